@@ -1,0 +1,5 @@
+import sys
+
+from stochcon.cli import main
+
+sys.exit(main())

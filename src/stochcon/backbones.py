@@ -1,0 +1,75 @@
+"""f: images to h, spatial pooling included. Networks are timm's; ours is only the stem for small images."""
+
+from __future__ import annotations
+
+import timm
+import torch
+from timm.models.resnet import BasicBlock, ResNet
+from torch import Tensor, nn
+
+from stochcon import config
+
+
+def build(backbone: config.Backbone, channels: int) -> nn.Module:
+    """A module from (N, channels, H, W) to h of shape (N, width(module)).
+
+    Raises ValueError for a name that timm does not know, with the nearest that it does.
+
+    >>> f = build(config.Backbone(name="resnet18"), channels=3)
+    >>> f(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 512])
+    """
+    if backbone.name == "small":
+        return SmallResNet(channels, backbone.width)
+    if not timm.is_model(backbone.name):
+        near = timm.list_models(f"*{backbone.name}*")[:3] or ["resnet18", "resnet50", "resnet200"]
+        raise ValueError(f"backbone.name: timm has no {backbone.name!r}; it has {', '.join(near)} ...")
+    network = timm.create_model(backbone.name, pretrained=False, num_classes=0, in_chans=channels)
+    if backbone.stem == "small":
+        if not isinstance(network, ResNet) or not isinstance(network.conv1, nn.Conv2d):
+            raise ValueError(f"backbone.stem: 'small' is for plain ResNets; {backbone.name} needs 'standard'")
+        network.conv1 = _three_by_three(channels, network.conv1.out_channels)
+        network.maxpool = nn.Identity()
+    return network
+
+
+def _three_by_three(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return conv
+
+
+class SmallResNet(nn.Module):
+    """A ResNet with which a CPU can do real work: stem of stride 2, one basic block each of w, 2w and 4w channels, a 1x1 to 8w or 256.
+
+    Some 13 million multiply-adds at 32 x 32 for w = 32.
+    """
+
+    def __init__(self, channels: int, width: int):
+        super().__init__()
+        self.stem = nn.Sequential(_three_by_three(channels, width, 2), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        self.blocks = nn.Sequential(
+            BasicBlock(width, width),
+            BasicBlock(width, 2 * width, 2, downsample=_shortcut(width, 2 * width)),
+            BasicBlock(2 * width, 4 * width, 2, downsample=_shortcut(2 * width, 4 * width)),
+        )
+        self.num_features = max(256, 8 * width)
+        self.widen = nn.Sequential(
+            nn.Conv2d(4 * width, self.num_features, 1, bias=False), nn.BatchNorm2d(self.num_features), nn.ReLU(inplace=True)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.widen(self.blocks(self.stem(x))).mean((2, 3))
+
+
+def _shortcut(inputs: int, outputs: int) -> nn.Sequential:
+    # A 1x1 of stride 2 in two steps: in one, with fewer than 16 channels in channels-last order, the gradient
+    # of the weights writes outside its memory (oneDNN issue 6035).
+    return nn.Sequential(nn.AvgPool2d(1, 2), nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+
+
+def width(backbone: nn.Module) -> int:
+    """The width of h, D_Backbone in figure 1."""
+    features = backbone.num_features
+    assert isinstance(features, int)
+    return features

@@ -1,0 +1,180 @@
+"""The command line: one verb per row of the README, and no logic."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import tyro
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from stochcon import recipes, rundir
+from stochcon.config import Config, changes, explain
+
+USAGE = """\
+usage: stochcon VERB ...
+
+  pretrain RECIPE     learn a representation without labels; --resume DIR goes on with a run
+  evaluate DIR        what a run's features and bits are worth, beside the baselines
+  demo                the main job, shortened, with a table and a picture
+  recipes             what can be pretrained, at what cost, with what result
+
+`stochcon VERB --help` says more; `stochcon pretrain RECIPE --help` lists every option."""
+
+T = TypeVar("T")
+
+
+def pretrain(arguments: list[str]) -> None:
+    name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
+    directory = _value(arguments, "--resume")
+    if name is None and directory is None and not {"-h", "--help"} & {*arguments}:
+        raise ValueError(f"pretrain needs a recipe ({', '.join(recipes.RECIPES)}) or --resume DIR")
+    base = rundir.read_config(Path(directory)) if directory else recipes.recipe(name or "photographs")
+    if directory and name not in (None, base.recipe):
+        raise ValueError(f"{directory} is a run of the recipe {base.recipe}, not of {name}")
+
+    def options(
+        config: Annotated[Config, tyro.conf.arg(name="")] = base,
+        out: Path | None = None,
+        resume: Path | None = None,
+        quiet: bool = False,
+    ) -> tuple[Config, Path | None, bool]:
+        """Pretrain a network without labels, as the recipe says and the options change it.
+
+        Args:
+            config: The configuration.
+            out: The run directory; by default runs/RECIPE-LATENT-SEED.
+            resume: Go on with the interrupted run in this directory, as it was configured.
+            quiet: Show no progress bar.
+        """
+        return config, out, quiet
+
+    config, out, quiet = _parse(options, arguments, f"stochcon pretrain {name or 'RECIPE'}")
+    if directory:
+        for field, (old, new) in changes(base, config).items():
+            raise ValueError(f"cannot resume with {field} = {new}: {directory} was started with {field} = {old}")
+        if out and out != Path(directory):
+            raise ValueError(f"--resume {directory} goes on in that directory; leave --out {out} away")
+        out = Path(directory)
+    out = out or Path("runs") / f"{config.recipe}-{config.latent.kind}-{config.seed}"
+
+    from stochcon.distributed import rank
+    from stochcon.pretrain import pretrain
+
+    pretrain(config, out, resume=directory is not None, progress=not quiet)
+    if rank() == 0:
+        print(f"The model is in {out}. Next: stochcon evaluate {out}")
+
+
+def evaluate(arguments: list[str]) -> None:
+    def options(
+        directory: tyro.conf.Positional[Path], split: Literal["test", "validation"] = "test"
+    ) -> tuple[Path, Literal["test", "validation"]]:
+        """Linear probe and kNN on a run's features and bits and on the baselines; writes metrics.json.
+
+        Args:
+            directory: A finished run.
+            split: The images to classify. Make choices on validation; read test once, at the end.
+        """
+        return directory, split
+
+    directory, split = _parse(options, arguments, "stochcon evaluate")
+    from stochcon.evaluate import evaluate, show
+
+    metrics = evaluate(directory, split)
+    show(metrics, f"{directory}, {split} images")
+
+
+def demo(arguments: list[str]) -> None:
+    def options(out: Path = Path("runs/demo"), epochs: int | None = None) -> tuple[Path, int | None]:
+        """Pretrain a Bernoulli StochCon and its SimCLR twin on photographs, compare, and draw the bits.
+
+        Args:
+            out: Where the runs, the table and the picture go.
+            epochs: Passes over the images; by default what takes some five minutes on two cores.
+        """
+        return out, epochs
+
+    out, epochs = _parse(options, arguments, "stochcon demo")
+    from stochcon.demo import demo
+
+    demo(out, epochs)
+
+
+def list_recipes(arguments: list[str]) -> None:
+    def options() -> None:
+        """List the recipes with their cost and measured result."""
+
+    _parse(options, arguments, "stochcon recipes")
+    table = Table("recipe", "what it is, what it costs, what was measured", show_lines=True)
+    for name, function in recipes.RECIPES.items():
+        lines = [line.strip() for line in (function.__doc__ or "").strip().splitlines()]
+        table.add_row(name, "\n".join(lines))
+    Console().print(table)
+
+
+VERBS: dict[str, Callable[[list[str]], None]] = {
+    "pretrain": pretrain,
+    "evaluate": evaluate,
+    "demo": demo,
+    "recipes": list_recipes,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; the exit status: 0, or 2 after one line about what was wrong, or 130 when interrupted."""
+    verb, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if verb in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    try:
+        if verb not in VERBS:
+            raise ValueError(f"there is no verb {verb!r}; there are {', '.join(VERBS)}")
+        VERBS[verb](rest)
+        return 0
+    except ValidationError as error:
+        message = explain(error)
+    except (ValueError, OSError, FloatingPointError) as error:
+        message = str(error)
+    except KeyboardInterrupt:
+        print("stochcon: interrupted; stochcon pretrain --resume DIR goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    print(f"stochcon: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _value(arguments: list[str], option: str) -> str | None:
+    """The value of an option that decides what the other options' defaults are."""
+    for argument, following in zip(arguments, [*arguments, None][1:], strict=True):
+        if argument == option:
+            if following is None:
+                raise ValueError(f"{option} needs the directory of a run")
+            return following
+        if argument.startswith(f"{option}="):
+            return argument.split("=", 1)[1]
+    return None
+
+
+def _parse(options: Callable[..., T], arguments: list[str], prog: str) -> T:
+    """The options as tyro reads them, with its errors in one line."""
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.cli(options, args=arguments, prog=prog)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+    box = re.sub(r"[╭╮╰╯│]", " ", said.getvalue())
+    text = " ".join(re.split(r"─{10,}\s*\n", box + "\n")[1].split()) if "─" in box else box
+    inner = re.search(r"Error parsing config\.(\w+): .*? for \w+ (?:Value error, (.*?)|(\S+) (.*?)) \[type=", text)
+    if inner:
+        group, whole, field, why = inner.groups()
+        text = whole or f"{group}.{field}: {why[0].lower()}{why[1:]}"
+    raise ValueError(text)

@@ -1,0 +1,107 @@
+"""What the processes of one run exchange: embeddings with their gradient, and batch norm's statistics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from timm.layers.norm_act import convert_sync_batchnorm
+from torch import Tensor, nn
+
+
+def world_size() -> int:
+    """The number of processes of this run; 1 without torch.distributed."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number; 0 without torch.distributed."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, mine: Tensor) -> Tensor:
+        mine = mine.contiguous()
+        everyone = [torch.empty_like(mine) for _ in range(world_size())]
+        dist.all_gather(everyone, mine)
+        return torch.stack(everyone)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(gradient)
+        return gradient[rank()]
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, mine: Tensor) -> Tensor:
+        total = mine.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.clone()
+        dist.all_reduce(gradient)
+        return gradient
+
+
+def gather(mine: Tensor) -> Tensor:
+    """Everyone's tensor of shape (...) as (world, ...), with the gradient of every process's use of mine.
+
+    The gradients that come back are summed over processes, so the mean over processes that data-parallel
+    training takes afterwards is the gradient of the mean of the processes' losses.
+    """
+    return mine[None] if world_size() == 1 else _Gather.apply(mine)
+
+
+class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm over all processes on any device (torch's own refuses CPUs), statistics in float32 at least.
+
+    Its children, the dropout and activation that timm puts into some batch norms, are applied afterwards.
+    """
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        if x.dim() < 2:
+            raise ValueError(f"expected at least 2 dimensions, got {x.dim()}")
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self._synchronised(x) if self.training and world_size() > 1 else super().forward(x)
+        for child in self.children():
+            out = child(out)
+        return out
+
+    def _synchronised(self, x: Tensor) -> Tensor:
+        dtype, x = x.dtype, x.to(torch.promote_types(x.dtype, torch.float32))
+        over = [d for d in range(x.dim()) if d != 1]
+        shape = [-1 if d == 1 else 1 for d in range(x.dim())]
+        size = x.new_tensor([x.numel() / x.shape[1]])
+        total = _Sum.apply(torch.cat([x.sum(over), size]))
+        mean = total[:-1] / total[-1]
+        centred = x - mean.view(shape)
+        variance = _Sum.apply((centred * centred).sum(over)) / total[-1].detach()
+        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+            with torch.no_grad():
+                self.num_batches_tracked += 1
+                momentum = 0.1 if self.momentum is None else self.momentum
+                unbiased = variance * total[-1] / (total[-1] - 1)
+                self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+                self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
+        out = centred * torch.rsqrt(variance + self.eps).view(shape)
+        return (out * self.weight.view(shape) + self.bias.view(shape) if self.affine else out).to(dtype)
+
+
+def synchronise_batch_norm(module: nn.Module) -> nn.Module:
+    """The module with every batch norm replaced by one over all processes; parameters and statistics are kept."""
+    if any(p.is_cuda for p in module.parameters()):
+        return convert_sync_batchnorm(module)
+    for name, child in module.named_children():
+        setattr(module, name, synchronise_batch_norm(child))
+    if not isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return module
+    synced = SyncBatchNorm(module.num_features)
+    synced.__dict__.update(module.__dict__)  # parameters, statistics, settings and children
+    return synced

@@ -1,0 +1,93 @@
+"""A finished run, evaluated beside the codes that one would have without it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from stochcon import data, probes, rundir
+from stochcon.features import Features, extract, load_model
+from stochcon.images import Images, Split, raw_bits
+
+BITS_WITHOUT_LATENT = 64
+
+
+def evaluate(directory: Path | str, split: Split = "test") -> dict[str, float]:
+    """Linear and kNN top-1 of a run's features and of the baselines, on `split`; written to metrics.json.
+
+    Choose on split="validation" (written to metrics-validation.json), and read the test images once, at
+    the end. Keys with no meaning for the run's latent are absent. Raises ValueError without labels.
+    """
+    directory = Path(directory)
+    model, config = load_model(directory)
+    train, test = data.load(config.data, "train"), data.load(config.data, split)
+    if train.labels is None or test.labels is None:
+        raise ValueError(f"{config.data.root} has no class folders, so there is nothing to classify: put images into root/class/")
+    if not len(test):
+        raise ValueError(f"{config.data.root} has no {split} images")
+    a, b = extract(model, train.pixels, config.views), extract(model, test.pixels, config.views)
+    metrics = measure(train, test, a, b, config.latent.dim or BITS_WITHOUT_LATENT)
+    metrics["seed"] = config.seed
+    name = rundir.METRICS if split == "test" else f"metrics-{split}.json"
+    rundir.write_json(directory / name, metrics)
+    return metrics
+
+
+def measure(train: Images, test: Images, a: Features, b: Features, bits: int) -> dict[str, float]:
+    """The metrics of features a (of the training images) and b (of the test images); baselines get as many bits."""
+    pixels, test_pixels = train.pixels.flatten(1).float() / 255, test.pixels.flatten(1).float() / 255
+    if b.bits is not None:
+        bits = b.bits.shape[1]
+    rows: dict[str, tuple[Tensor, Tensor]] = {
+        "pixels": (pixels, test_pixels),
+        "pixels-pca-sign": probes.pca_sign(pixels, test_pixels, bits),
+        "pixels-itq": probes.itq(pixels, test_pixels, bits),
+        "h": (a.h, b.h),
+        "h-itq": probes.itq(a.h, b.h, bits),
+    }
+    if a.z is not None and b.z is not None:
+        rows["z"] = a.z, b.z
+    if a.bits is not None and b.bits is not None:
+        rows["bits"] = a.bits, b.bits
+    assert train.labels is not None and test.labels is not None
+    metrics: dict[str, float] = {}
+    for name, (x, y) in rows.items():
+        metrics[f"linear.{name}"] = round(probes.linear_top1(x, train.labels, y, test.labels), 2)
+        metrics[f"knn.{name}"] = round(probes.knn_top1(x, train.labels, y, test.labels), 2)
+    if b.bits is not None:
+        metrics |= probes.count_bits(b.bits)
+        metrics["compression"] = raw_bits(test) / bits
+    return metrics
+
+
+NAMES = {
+    "pixels": "raw pixels",
+    "pixels-pca-sign": "pixels, PCA signs",
+    "pixels-itq": "pixels, ITQ",
+    "h": "h, the backbone's output",
+    "h-itq": "h, ITQ",
+    "z": "z, the latent's mean",
+    "bits": "bits",
+}
+
+
+def show(metrics: dict[str, float], title: str, console: Console | None = None) -> None:
+    """Print the metrics as a table."""
+    table = Table(title=title, caption="top-1 accuracy in per cent; kNN: 10 neighbours, cosine or Hamming")
+    table.add_column("representation")
+    table.add_column("linear", justify="right")
+    table.add_column("kNN", justify="right")
+    for key, name in NAMES.items():
+        if f"knn.{key}" in metrics:
+            style = "bold" if key == "bits" else None
+            table.add_row(name, f"{metrics[f'linear.{key}']:.1f}", f"{metrics[f'knn.{key}']:.1f}", style=style)
+    console = console or Console()
+    console.print(table)
+    if "bits" in metrics:
+        console.print(
+            f"{metrics['bits']} bits an image, {metrics['compression']:.0f} times smaller than the raw image; "
+            f"{metrics['active']:.0f} % of them are ones, {metrics['dead']} never change."
+        )

@@ -1,0 +1,107 @@
+"""Figure 1 in one module: f, pi, q, rho and g.
+
+Shapes: T top views, B bottom views, N images, H the backbone's width, D the latent's width.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from stochcon import backbones, latents
+from stochcon.config import Config
+
+
+class Embedded(NamedTuple):
+    """What the objective reads."""
+
+    top: Tensor
+    """v of the top branch, (T, N, head dim)."""
+    bottom: Tensor
+    """v of the bottom branch, (B, N, head dim)."""
+    logits: Tensor
+    """Of the branch that passes through the latent, (T or B, N, D)."""
+
+
+class Standardise(nn.Sequential):
+    """Extension: batch norm without parameters, to a fixed standard deviation instead of 1."""
+
+    def __init__(self, width: int, scale: float):
+        super().__init__(nn.BatchNorm1d(width, affine=False))  # a child, which can be synchronised over processes
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * super().forward(x)
+
+
+class StochCon(nn.Module):
+    """Both branches of figure 1, which share all their parameters; only one passes through the latent.
+
+    >>> from stochcon.config import Config, Latent
+    >>> model = StochCon(Config(latent=Latent(kind="bernoulli", dim=16)))
+    >>> views, crops = torch.randn(2, 4, 3, 32, 32), torch.randn(6, 4, 3, 16, 16)
+    >>> out = model(views, crops, relaxation=1.0)
+    >>> out.top.shape, out.bottom.shape, out.logits.shape
+    (torch.Size([2, 4, 128]), torch.Size([6, 4, 128]), torch.Size([6, 4, 16]))
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.placement = config.latent.placement
+        self.backbone = backbones.build(config.backbone, config.data.channels)
+        width = backbones.width(self.backbone)
+        self.latent = latents.build(config.latent, width)
+        if config.latent.kind == "deterministic" or config.latent.projection == "identity":
+            if self.latent.dim * self.latent.parameters != width:
+                raise ValueError(f"latent.projection: identity needs latent.dim = {width // self.latent.parameters}")
+            self.pi: nn.Module = nn.Identity()
+            self.rho: nn.Module = nn.Identity() if self.latent.dim == width else nn.Linear(self.latent.dim, width)
+        else:
+            self.pi = nn.Linear(width, self.latent.dim * self.latent.parameters, bias=not config.latent.logit_scale)
+            if config.latent.logit_scale:
+                self.pi = nn.Sequential(self.pi, Standardise(self.latent.dim * self.latent.parameters, config.latent.logit_scale))
+            self.rho = nn.Linear(self.latent.dim, width)
+        self.head = nn.Sequential(
+            nn.Linear(width, config.head.hidden, bias=False),
+            nn.BatchNorm1d(config.head.hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(config.head.hidden, config.head.dim, bias=False),
+        )
+
+    def forward(
+        self, global_views: Tensor, local_views: Tensor, relaxation: float, draw: Tensor | None = None
+    ) -> Embedded:
+        """Algorithm 1 up to the loss.
+
+        global_views: (2, N, C, G, G); local_views: (n, N, C, L, L), n may be 0, then the second global view
+        is the bottom branch. relaxation: the Bernoulli's temperature. draw: fixes the latent's randomness.
+        """
+        if len(local_views):
+            h, h_prime = self._features(global_views), self._features(local_views)
+        else:
+            h, h_prime = self._features(global_views).split(1)
+        if self.placement == "top":
+            h, logits = self._through_latent(h, h_prime, relaxation, draw)
+        else:
+            h_prime, logits = self._through_latent(h_prime, h, relaxation, draw)
+        v = self.head(torch.cat([h, h_prime]).flatten(0, 1)).unflatten(0, (-1, h.shape[1]))
+        return Embedded(*v.split([len(h), len(h_prime)]), logits)
+
+    def _features(self, views: Tensor) -> Tensor:
+        """(V, N, C, S, S) to h of shape (V, N, H)."""
+        images = views.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        return self.backbone(images).unflatten(0, views.shape[:2])
+
+    def _phi(self, h: Tensor) -> Tensor:
+        return self.pi(h.flatten(0, 1)).unflatten(0, h.shape[:2])
+
+    def _through_latent(
+        self, h: Tensor, h_opposing: Tensor, relaxation: float, draw: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """h'' = rho(z') with z' from q(z'|x), and the logits of q; (V, N, H) to (V, N, H), (V, N, D)."""
+        phi, phi_opposing = self._phi(h), self._phi(h_opposing)
+        partner = torch.arange(len(phi), device=phi.device) % len(phi_opposing)
+        z = self.latent(phi, phi_opposing[partner], relaxation).rsample(draw=draw)
+        return self.rho(z.to(h.dtype)), self.latent.logits(phi)

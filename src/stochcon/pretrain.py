@@ -1,0 +1,132 @@
+"""Algorithm 1: pretraining without labels."""
+
+from __future__ import annotations
+
+import time
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from stochcon import data, rundir, training
+from stochcon.config import Config
+from stochcon.distributed import rank, synchronise_batch_norm, world_size
+from stochcon.model import Embedded, StochCon
+from stochcon.objective import decorrelation, multi_crop_info_nce
+from stochcon.views import make_views
+
+
+def loss(embedded: Embedded, config: Config) -> Tensor:
+    """Equation 1 over every pair of views, and the extension's term where it is asked for."""
+    total = multi_crop_info_nce(embedded.top, embedded.bottom, config.temperature)
+    if config.latent.decorrelation:
+        total = total + config.latent.decorrelation * decorrelation(embedded.logits)
+    return total
+
+
+def pretrain(config: Config, out: Path | str, *, resume: bool = False, progress: bool = True) -> Path:
+    """Train a model as the configuration says and leave it in the directory `out`; returns that directory.
+
+    With resume, go on from the last checkpoint of a run that was interrupted; the result has the same
+    bits. Raises ValueError for a configuration that cannot work and FloatingPointError, with the step,
+    when the loss is no longer finite; the last checkpoint is then still there.
+
+    >>> import tempfile
+    >>> from stochcon import recipes
+    >>> tiny = recipes.digits().model_copy(update={"epochs": 1})
+    >>> run = pretrain(tiny, tempfile.mkdtemp() + "/run", progress=False)
+    >>> sorted(path.name for path in run.iterdir())
+    ['checkpoint', 'config.json', 'log.jsonl', 'model.safetensors']
+    """
+    out = Path(out)
+    fabric = training.launch(config.precision)
+    images = data.load(config.data, "train")
+    per_epoch = _steps_per_epoch(len(images), config)
+    steps = per_epoch * config.epochs
+
+    torch.manual_seed(training.number(config.seed))
+    model = StochCon(config).to(memory_format=torch.channels_last)
+    if config.sync_batch_norm and world_size() > 1:
+        model = synchronise_batch_norm(model)
+    if config.compile:
+        model.backbone.compile()
+    optimizer = training.build_optimizer(model, config.optimizer)
+    network, optimizer = fabric.setup(model, optimizer)
+
+    digest = sha256("\n".join(images.ids).encode()).hexdigest()
+    checkpoint = out / rundir.CHECKPOINT
+    start = 0
+    if resume and checkpoint.exists():
+        start = training.load_checkpoint(checkpoint, model, optimizer, digest)
+    if rank() == 0:
+        if not resume:
+            rundir.create(out, config)
+        log = rundir.Log(out / rundir.LOG, start)
+
+    mine = slice(rank() * config.batch_size // world_size(), (rank() + 1) * config.batch_size // world_size())
+    warmup = round(config.optimizer.warmup * per_epoch)
+    recent: list[Tensor] = []  # losses since the last look at them, which waits for the device
+    since = time.perf_counter()
+    with training.progress_bar(progress and rank() == 0) as bar:
+        task = bar.add_task(config.recipe, total=steps, completed=start, batch_size=config.batch_size, loss=float("nan"))
+        for step, indices in enumerate(training.batches(len(images), config.batch_size, config.seed, start, steps), start):
+            relaxation = training.cosine(step, steps, *config.latent.temperature)
+            lr = training.warmup_cosine(step, steps, warmup, config.optimizer.lr)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+
+            torch.manual_seed(training.number(config.seed, step, rank()))
+            x = images.pixels[indices[mine]].to(fabric.device)
+            embedded = network(*make_views(x, config.views), relaxation)
+            value = loss(embedded, config)
+            optimizer.zero_grad()
+            fabric.backward(value)
+            optimizer.step()
+
+            recent.append(value.detach())
+            done = step + 1
+            bar.update(task, advance=1)
+            if done % config.log_every == 0 or done % config.checkpoint_every == 0 or done == steps:
+                mean = _finite_mean(recent, done)
+                seconds, since = time.perf_counter() - since, time.perf_counter()
+                bar.update(task, loss=mean)
+                if rank() == 0:
+                    log.append(
+                        {
+                            "step": done,
+                            "epoch": done / per_epoch,
+                            "loss": mean,
+                            "lr": lr,
+                            "relaxation": relaxation,
+                            "images_per_second": round(len(recent) * config.batch_size / seconds, 1),
+                            "active": (embedded.logits > 0).float().mean().item(),
+                        }
+                    )
+                recent = []
+            if rank() == 0 and (done % config.checkpoint_every == 0 or done == steps):
+                training.save_checkpoint(checkpoint, done, model, optimizer, digest)
+    if rank() == 0:
+        rundir.write_tensors(out / rundir.MODEL, model.state_dict())
+    fabric.barrier()
+    return out
+
+
+def _steps_per_epoch(images: int, config: Config) -> int:
+    if config.batch_size > images:
+        raise ValueError(f"batch_size is {config.batch_size}, but there are only {images} training images: use at most that")
+    if config.batch_size % world_size() or config.batch_size < 2 * world_size():
+        raise ValueError(f"batch_size is {config.batch_size}; it must be a multiple of the {world_size()} processes, at least 2 each")
+    return images // config.batch_size
+
+
+def _finite_mean(losses: list[Tensor], done: int) -> float:
+    values = torch.stack(losses)
+    bad = (~values.isfinite()).nonzero()
+    if len(bad):
+        step = done - len(losses) + int(bad[0]) + 1
+        raise FloatingPointError(
+            f"the loss is not finite at step {step}: try a lower --optimizer.lr or a longer --optimizer.warmup; "
+            "the last checkpoint is kept"
+        )
+    return values.mean().item()

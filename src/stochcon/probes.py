@@ -1,0 +1,86 @@
+"""What frozen features are worth: kNN and linear probes, counts of bits, and the codes that others would make.
+
+Features are (N, D) tensors, labels (N,); accuracies are top-1 in per cent.
+"""
+
+from __future__ import annotations
+
+import faiss
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+NEIGHBOURS = 10
+
+
+def knn_top1(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, k: int = NEIGHBOURS) -> float:
+    """The majority among the k nearest: by cosine for real features, centred first; by Hamming distance for booleans.
+
+    >>> x, y = torch.tensor([[True, True], [False, False]]), torch.tensor([0, 1])
+    >>> knn_top1(x, y, x, y, k=1)
+    100.0
+    """
+    if train.dtype == torch.bool:  # on codes of -1 and 1 the inner product is D - 2 * Hamming
+        train, test = 2.0 * train - 1, 2.0 * test - 1
+    else:
+        mean = train.float().mean(0)
+        train, test = F.normalize(train.float() - mean), F.normalize(test.float() - mean)
+    k = min(k, len(train))
+    right = 0
+    for queries, truth in zip(test.split(1024), test_labels.split(1024), strict=True):
+        nearest = (queries @ train.T).topk(k).indices
+        votes = F.one_hot(train_labels[nearest], int(train_labels.max()) + 1).sum(1)
+        right += int((votes.argmax(1) == truth).sum())
+    return 100 * right / len(test)
+
+
+def linear_top1(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
+    """Multinomial logistic regression on standardised features (scikit-learn's, C = 1).
+
+    >>> x, y = torch.tensor([[0.0], [1.0]]), torch.tensor([0, 1])
+    >>> linear_top1(x, y, x, y)
+    100.0
+    """
+    a, b = train.float(), test.float()
+    mean, std = a.mean(0), a.std(0)
+    std[std < 1e-6] = 1  # a unit that never changes says nothing
+    probe = LogisticRegression(C=1.0, max_iter=2000, tol=1e-3)
+    probe.fit(((a - mean) / std).numpy(), train_labels.numpy())
+    return 100 * float(probe.score(((b - mean) / std).numpy(), test_labels.numpy()))
+
+
+def pca_sign(train: Tensor, test: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """The signs of the first principal components, as many as asked for or as there are."""
+    pca = PCA(min(bits, *train.shape), random_state=0).fit(_array(train))
+    return torch.from_numpy(pca.transform(_array(train)) > 0), torch.from_numpy(pca.transform(_array(test)) > 0)
+
+
+def itq(train: Tensor, test: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Iterative quantisation (Gong et al., 2013; FAISS's): PCA, then the rotation whose signs lose least."""
+    a, b = _array(train), _array(test)
+    transform = faiss.ITQTransform(a.shape[1], min(bits, *a.shape), True)
+    mean = a.mean(0)
+    transform.train(a - mean)
+    return torch.from_numpy(transform.apply(a - mean) > 0), torch.from_numpy(transform.apply(b - mean) > 0)
+
+
+def count_bits(bits: Tensor) -> dict[str, float]:
+    """Of (N, D) booleans: how many there are, per cent of ones (section 4.3), and how many never change.
+
+    >>> count_bits(torch.tensor([[True, False], [True, True]]))
+    {'bits': 2, 'active': 75.0, 'dead': 1}
+    """
+    ones = bits.sum(0)
+    return {
+        "bits": bits.shape[1],
+        "active": 100 * bits.float().mean().item(),
+        "dead": int(((ones == 0) | (ones == len(bits))).sum()),
+    }
+
+
+def _array(x: Tensor) -> NDArray[np.float32]:
+    return np.ascontiguousarray(x.flatten(1).numpy(), dtype=np.float32)

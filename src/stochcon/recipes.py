@@ -1,0 +1,101 @@
+"""Named configurations. Each is a function headed by its command, its cost and what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from stochcon.config import Backbone, Config, Data, Head, Latent, Optimizer, Views
+
+
+def photographs() -> Config:
+    """18 photographs, 32 x 32 patches: 64 bits.
+
+    stochcon pretrain photographs
+    """
+    return Config(
+        recipe="photographs",
+        data=Data(name="photographs"),
+        views=Views(local_views=4),
+        backbone=Backbone(name="small", width=16),
+        latent=Latent(kind="bernoulli", dim=64),
+        epochs=20,
+    )
+
+
+def digits() -> Config:
+    """scikit-learn's 1,797 digits, 8 x 8, unflipped: 16 bits.
+
+    stochcon pretrain digits
+    """
+    return Config(
+        recipe="digits",
+        data=Data(name="digits", size=16, channels=1),
+        views=Views(
+            global_size=16, local_size=8, local_views=4, flip=0, grey=0, solarize=(0, 0, 0), mean=(0.3,), std=(0.37,)
+        ),
+        backbone=Backbone(name="small", width=16),
+        latent=Latent(kind="bernoulli", dim=16),
+        head=Head(hidden=256, dim=64),
+        batch_size=128,
+        epochs=30,
+    )
+
+
+def fashion_mnist() -> Config:
+    """Fashion-MNIST, 60,000 images of 28 x 28: 256 bits.
+
+    stochcon pretrain fashion-mnist
+    """
+    return Config(
+        recipe="fashion-mnist",
+        data=Data(name="fashion-mnist", size=28, channels=1),
+        views=Views(global_size=28, local_size=16, local_views=0, solarize=(0, 0, 0), mean=(0.286,), std=(0.353,)),
+        backbone=Backbone(name="small", width=16),
+        latent=Latent(kind="bernoulli", dim=256),
+        epochs=8,
+    )
+
+
+def cifar10() -> Config:
+    """CIFAR-10 as the paper has it: ResNet-50, batch 4096, LARS, 2 + 8 views. For GPUs; not run here.
+
+    stochcon pretrain cifar10
+    """
+    return Config(
+        recipe="cifar10",
+        data=Data(name="cifar10"),
+        views=Views(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
+        backbone=Backbone(name="resnet50"),
+        head=Head(hidden=2048, dim=128),
+        optimizer=Optimizer(name="lars", lr=4.8, weight_decay=1e-6, warmup=10),
+        batch_size=4096,
+        epochs=1000,
+    )
+
+
+def folder() -> Config:
+    """Any folder of images, with or without class folders: 64 bits. Needs --data.root.
+
+    stochcon pretrain folder --data.root DIR
+    """
+    return photographs().model_copy(update={"recipe": "folder", "data": Data(name="folder")})
+
+
+RECIPES: dict[str, Callable[[], Config]] = {
+    "photographs": photographs,
+    "digits": digits,
+    "fashion-mnist": fashion_mnist,
+    "cifar10": cifar10,
+    "folder": folder,
+}
+
+
+def recipe(name: str) -> Config:
+    """The named configuration. Raises ValueError with the names there are.
+
+    >>> recipe("photographs").latent.dim
+    64
+    """
+    if name not in RECIPES:
+        raise ValueError(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}")
+    return RECIPES[name]()
