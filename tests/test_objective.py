@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightly.loss import NTXentLoss
 from torch import Tensor
@@ -9,7 +9,12 @@ from torch.nn.functional import cosine_similarity
 
 from stochcon.objective import decorrelation, info_nce, multi_crop_info_nce
 
-SIZES = {"n": st.integers(1, 6), "d": st.integers(2, 6), "temperature": st.floats(0.02, 5), "seed": st.integers(0, 999)}
+SIZES = {
+    "n": st.integers(1, 6),
+    "d": st.integers(2, 6),
+    "temperature": st.floats(0.02, 5),
+    "seed": st.integers(0, 999),
+}
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -37,6 +42,7 @@ def slow_multi_crop(top: Tensor, bottom: Tensor, tau: float) -> Tensor:
     return torch.stack([slow_info_nce(views[a], views[w], tau) for a, w in pairs]).mean()
 
 
+@settings(deadline=None)
 @given(**SIZES)
 def test_info_nce_is_equation_1(n: int, d: int, temperature: float, seed: int) -> None:
     v, v_prime = draw(2, n, d, seed=seed)
@@ -45,6 +51,7 @@ def test_info_nce_is_equation_1(n: int, d: int, temperature: float, seed: int) -
     )
 
 
+@settings(deadline=None)
 @given(**SIZES)
 def test_info_nce_is_ntxent_of_lightly(n: int, d: int, temperature: float, seed: int) -> None:
     v, v_prime = draw(2, n, d, seed=seed)
@@ -59,7 +66,7 @@ def test_multi_crop_is_the_mean_over_pairs_with_a_top_view(n_top: int, n_bottom:
     top, bottom = draw(n_top, n, 5, seed=1), draw(n_bottom, n, 5, seed=2)
     results = []
     for loss in (multi_crop_info_nce, slow_multi_crop):
-        leaves = [x.clone().requires_grad_() for x in (top, bottom)]
+        leaves = (top.clone().requires_grad_(), bottom.clone().requires_grad_())
         value = loss(*leaves, 0.3)
         results.append([value, *torch.autograd.grad(value, leaves)])
     torch.testing.assert_close(*results, rtol=1e-10, atol=1e-10)
@@ -70,6 +77,7 @@ def test_info_nce_of_paired_views_is_below_that_of_shuffled_ones() -> None:
     assert info_nce(v, v + 0.1 * draw(32, 16, seed=1), 0.2) < info_nce(v, v.roll(1, 0), 0.2) - 1
 
 
+@settings(deadline=None)
 @given(scale=st.sampled_from([1e-8, 1.0, 1e15]), seed=st.integers(0, 99))
 def test_stable_in_float32_whatever_the_scale_and_at_a_small_temperature(scale: float, seed: int) -> None:
     views = draw(2, 3, 8, 16, seed=seed)
@@ -77,11 +85,17 @@ def test_stable_in_float32_whatever_the_scale_and_at_a_small_temperature(scale: 
     value = multi_crop_info_nce(top, bottom, 0.02)
     (gradient,) = torch.autograd.grad(value, top)
     assert gradient.isfinite().all()
-    torch.testing.assert_close(value.double(), multi_crop_info_nce(*views, 0.02), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        value.double(), multi_crop_info_nce(views[0], views[1], 0.02), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_stable_for_views_that_are_all_alike_opposite_or_zero() -> None:
-    for v, v_prime in [(torch.ones(4, 8),) * 2, (torch.ones(4, 8), -torch.ones(4, 8)), (torch.zeros(4, 8),) * 2]:
+    for v, v_prime in [
+        (torch.ones(4, 8),) * 2,
+        (torch.ones(4, 8), -torch.ones(4, 8)),
+        (torch.zeros(4, 8),) * 2,
+    ]:
         leaves = v.clone().requires_grad_(), v_prime.clone().requires_grad_()
         value = info_nce(*leaves, 0.01)
         assert all(x.isfinite().all() for x in (value, *torch.autograd.grad(value, leaves)))
@@ -118,12 +132,13 @@ def test_temperature_must_be_positive(temperature: float) -> None:
         info_nce(torch.ones(2, 3), torch.ones(2, 3), temperature)
 
 
+@settings(deadline=None)
 @given(n=st.integers(3, 20), d=st.integers(2, 6), seed=st.integers(0, 999))
 def test_decorrelation_is_that_of_numpy(n: int, d: int, seed: int) -> None:
     phi = draw(2, n, d, seed=seed) * 3 + 7
     correlation = np.corrcoef(phi.flatten(0, 1).numpy(), rowvar=False)
     expected = ((correlation - np.eye(d)) ** 2).sum() / d
-    np.testing.assert_allclose(decorrelation(phi).item(), expected, rtol=1e-9)
+    np.testing.assert_allclose(decorrelation(phi).item(), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_decorrelation_of_a_unit_that_never_changes_is_finite() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import timm
-import torch
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
@@ -15,6 +14,7 @@ def build(backbone: config.Backbone, channels: int) -> nn.Module:
 
     Raises ValueError for a name that timm does not know, with the nearest that it does.
 
+    >>> import torch
     >>> f = build(config.Backbone(name="resnet18"), channels=3)
     >>> f(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 512])
@@ -28,8 +28,8 @@ def build(backbone: config.Backbone, channels: int) -> nn.Module:
     if backbone.stem == "small":
         if not isinstance(network, ResNet) or not isinstance(network.conv1, nn.Conv2d):
             raise ValueError(f"backbone.stem: 'small' is for plain ResNets; {backbone.name} needs 'standard'")
-        network.conv1 = _three_by_three(channels, network.conv1.out_channels)
-        network.maxpool = nn.Identity()
+        network.register_module("conv1", _three_by_three(channels, network.conv1.out_channels))
+        network.register_module("maxpool", nn.Identity())
     return network
 
 
@@ -47,7 +47,9 @@ class SmallResNet(nn.Module):
 
     def __init__(self, channels: int, width: int):
         super().__init__()
-        self.stem = nn.Sequential(_three_by_three(channels, width, 2), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        self.stem = nn.Sequential(
+            _three_by_three(channels, width, 2), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+        )
         self.blocks = nn.Sequential(
             BasicBlock(width, width),
             BasicBlock(width, 2 * width, 2, downsample=_shortcut(width, 2 * width)),
@@ -55,7 +57,9 @@ class SmallResNet(nn.Module):
         )
         self.num_features = max(256, 8 * width)
         self.widen = nn.Sequential(
-            nn.Conv2d(4 * width, self.num_features, 1, bias=False), nn.BatchNorm2d(self.num_features), nn.ReLU(inplace=True)
+            nn.Conv2d(4 * width, self.num_features, 1, bias=False),
+            nn.BatchNorm2d(self.num_features),
+            nn.ReLU(inplace=True),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,7 +69,9 @@ class SmallResNet(nn.Module):
 def _shortcut(inputs: int, outputs: int) -> nn.Sequential:
     # A 1x1 of stride 2 in two steps: in one, with fewer than 16 channels in channels-last order, the gradient
     # of the weights writes outside its memory (oneDNN issue 6035).
-    return nn.Sequential(nn.AvgPool2d(1, 2), nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+    return nn.Sequential(
+        nn.AvgPool2d(1, 2), nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+    )
 
 
 def width(backbone: nn.Module) -> int:

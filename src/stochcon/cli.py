@@ -59,7 +59,9 @@ def pretrain(arguments: list[str]) -> None:
     config, out, quiet = _parse(options, arguments, f"stochcon pretrain {name or 'RECIPE'}")
     if directory:
         for field, (old, new) in changes(base, config).items():
-            raise ValueError(f"cannot resume with {field} = {new}: {directory} was started with {field} = {old}")
+            raise ValueError(
+                f"cannot resume with {field} = {new}: {directory} was started with {field} = {old}"
+            )
         if out and out != Path(directory):
             raise ValueError(f"--resume {directory} goes on in that directory; leave --out {out} away")
         out = Path(directory)
@@ -144,7 +146,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, FloatingPointError) as error:
         message = str(error)
     except KeyboardInterrupt:
-        print("stochcon: interrupted; stochcon pretrain --resume DIR goes on from the last checkpoint", file=sys.stderr)
+        print(
+            "stochcon: interrupted; stochcon pretrain --resume DIR goes on from the last checkpoint",
+            file=sys.stderr,
+        )
         return 130
     print(f"stochcon: error: {' '.join(message.split())}", file=sys.stderr)
     return 2
@@ -173,7 +178,9 @@ def _parse(options: Callable[..., T], arguments: list[str], prog: str) -> T:
             raise
     box = re.sub(r"[╭╮╰╯│]", " ", said.getvalue())
     text = " ".join(re.split(r"─{10,}\s*\n", box + "\n")[1].split()) if "─" in box else box
-    inner = re.search(r"Error parsing config\.(\w+): .*? for \w+ (?:Value error, (.*?)|(\S+) (.*?)) \[type=", text)
+    inner = re.search(
+        r"Error parsing config\.(\w+): .*? for \w+ (?:Value error, (.*?)|(\S+) (.*?)) \[type=", text
+    )
     if inner:
         group, whole, field, why = inner.groups()
         text = whole or f"{group}.{field}: {why[0].lower()}{why[1:]}"

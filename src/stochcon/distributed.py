@@ -83,7 +83,11 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         mean = total[:-1] / total[-1]
         centred = x - mean.view(shape)
         variance = _Sum.apply((centred * centred).sum(over)) / total[-1].detach()
-        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+        if (
+            self.running_mean is not None
+            and self.running_var is not None
+            and self.num_batches_tracked is not None
+        ):
             with torch.no_grad():
                 self.num_batches_tracked += 1
                 momentum = 0.1 if self.momentum is None else self.momentum

@@ -25,7 +25,9 @@ def evaluate(directory: Path | str, split: Split = "test") -> dict[str, float]:
     model, config = load_model(directory)
     train, test = data.load(config.data, "train"), data.load(config.data, split)
     if train.labels is None or test.labels is None:
-        raise ValueError(f"{config.data.root} has no class folders, so there is nothing to classify: put images into root/class/")
+        raise ValueError(
+            f"{config.data.root} has no class folders, so there is nothing to classify: put images into root/class/"
+        )
     if not len(test):
         raise ValueError(f"{config.data.root} has no {split} images")
     a, b = extract(model, train.pixels, config.views), extract(model, test.pixels, config.views)
@@ -83,7 +85,9 @@ def show(metrics: dict[str, float], title: str, console: Console | None = None) 
     for key, name in NAMES.items():
         if f"knn.{key}" in metrics:
             style = "bold" if key == "bits" else None
-            table.add_row(name, f"{metrics[f'linear.{key}']:.1f}", f"{metrics[f'knn.{key}']:.1f}", style=style)
+            table.add_row(
+                name, f"{metrics[f'linear.{key}']:.1f}", f"{metrics[f'knn.{key}']:.1f}", style=style
+            )
     console = console or Console()
     console.print(table)
     if "bits" in metrics:

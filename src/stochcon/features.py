@@ -39,7 +39,9 @@ def load_model(directory: Path | str) -> tuple[StochCon, Config]:
     try:
         model.load_state_dict(rundir.read_tensors(path)[0])
     except RuntimeError as error:
-        raise ValueError(f"{path} does not fit its {rundir.CONFIG}: {str(error).splitlines()[-1].strip()}") from None
+        raise ValueError(
+            f"{path} does not fit its {rundir.CONFIG}: {str(error).splitlines()[-1].strip()}"
+        ) from None
     return model.eval(), config
 
 

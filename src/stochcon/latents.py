@@ -7,7 +7,7 @@ Callers never ask which latent they have. Sampling is in float32 whatever the au
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Size, Tensor, nn
@@ -19,7 +19,7 @@ from stochcon import config
 class Pathwise(Distribution):
     """A distribution whose samples are a differentiable function of its parameters and of a standard draw."""
 
-    arg_constraints = {}
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     has_rsample = True
 
     def standard_draw(self, shape: Size) -> Tensor:
@@ -30,9 +30,13 @@ class Pathwise(Distribution):
         """The sample that a standard draw becomes."""
         raise NotImplementedError
 
-    def rsample(self, sample_shape: Size | list[int] | tuple[int, ...] = Size(), draw: Tensor | None = None) -> Tensor:
+    def rsample(
+        self, sample_shape: Size | list[int] | tuple[int, ...] = (), draw: Tensor | None = None
+    ) -> Tensor:
         """A sample of sample_shape + batch_shape; `draw` fixes its randomness (to split a batch, or to replay it)."""
-        return self.push(self.standard_draw(self._extended_shape(Size(sample_shape))) if draw is None else draw)
+        return self.push(
+            self.standard_draw(self._extended_shape(Size(sample_shape))) if draw is None else draw
+        )
 
 
 class Point(Pathwise):
@@ -84,7 +88,9 @@ class GumbelBernoulli(Pathwise):
         super().__init__(logits.shape, validate_args=False)
 
     def __repr__(self) -> str:
-        return f"GumbelBernoulli({tuple(self.logits.shape)}, temperature={self.temperature}, hard={self.hard})"
+        return (
+            f"GumbelBernoulli({tuple(self.logits.shape)}, temperature={self.temperature}, hard={self.hard})"
+        )
 
     @property
     def mean(self) -> Tensor:
@@ -150,11 +156,11 @@ def _sampling_precision(phi: Tensor) -> Tensor:
 
 
 class Latent(Protocol):
-    """What every latent offers; phi is (..., parameters * dim)."""
+    """What every latent offers; phi is (..., n_parameters * dim)."""
 
     dim: int
-    parameters: int
-    """Natural parameters per dimension: the width that pi must have is parameters * dim."""
+    n_parameters: int
+    """Natural parameters per dimension: the width that pi must have is n_parameters * dim."""
 
     def __call__(self, phi: Tensor, opposing: Tensor, temperature: float) -> Pathwise:
         """q(z'|x) of shape (..., dim). opposing: the phi of the opposing view; temperature: of the relaxation."""
@@ -180,7 +186,7 @@ class Latent(Protocol):
 class Deterministic(nn.Module):
     """SimCLR: z is phi."""
 
-    parameters = 1
+    n_parameters = 1
 
     def __init__(self, dim: int):
         super().__init__()
@@ -208,7 +214,7 @@ class Deterministic(nn.Module):
 class Bernoulli(nn.Module):
     """Phi is one logit a bit. hard: feed zeros and ones forward, as listing 1 does."""
 
-    parameters = 1
+    n_parameters = 1
 
     def __init__(self, dim: int, hard: bool):
         super().__init__()
@@ -237,7 +243,7 @@ class Bernoulli(nn.Module):
 class IsotropicGaussian(nn.Module):
     """Phi is (mean, log variance) side by side. cross: the variance is read from the opposing view (section 4.2)."""
 
-    parameters = 2
+    n_parameters = 2
 
     def __init__(self, dim: int, cross: bool):
         super().__init__()

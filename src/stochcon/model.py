@@ -29,7 +29,9 @@ class Standardise(nn.Sequential):
     """Extension: batch norm without parameters, to a fixed standard deviation instead of 1."""
 
     def __init__(self, width: int, scale: float):
-        super().__init__(nn.BatchNorm1d(width, affine=False))  # a child, which can be synchronised over processes
+        super().__init__(
+            nn.BatchNorm1d(width, affine=False)
+        )  # a child, which can be synchronised over processes
         self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,14 +56,19 @@ class StochCon(nn.Module):
         width = backbones.width(self.backbone)
         self.latent = latents.build(config.latent, width)
         if config.latent.kind == "deterministic" or config.latent.projection == "identity":
-            if self.latent.dim * self.latent.parameters != width:
-                raise ValueError(f"latent.projection: identity needs latent.dim = {width // self.latent.parameters}")
+            if self.latent.dim * self.latent.n_parameters != width:
+                raise ValueError(
+                    f"latent.projection: identity needs latent.dim = {width // self.latent.n_parameters}"
+                )
             self.pi: nn.Module = nn.Identity()
-            self.rho: nn.Module = nn.Identity() if self.latent.dim == width else nn.Linear(self.latent.dim, width)
+            self.rho: nn.Module = (
+                nn.Identity() if self.latent.dim == width else nn.Linear(self.latent.dim, width)
+            )
         else:
-            self.pi = nn.Linear(width, self.latent.dim * self.latent.parameters, bias=not config.latent.logit_scale)
+            parameters = self.latent.dim * self.latent.n_parameters
+            self.pi = nn.Linear(width, parameters)
             if config.latent.logit_scale:
-                self.pi = nn.Sequential(self.pi, Standardise(self.latent.dim * self.latent.parameters, config.latent.logit_scale))
+                self.pi = nn.Sequential(self.pi, Standardise(parameters, config.latent.logit_scale))
             self.rho = nn.Linear(self.latent.dim, width)
         self.head = nn.Sequential(
             nn.Linear(width, config.head.hidden, bias=False),
@@ -87,7 +94,7 @@ class StochCon(nn.Module):
         else:
             h_prime, logits = self._through_latent(h_prime, h, relaxation, draw)
         v = self.head(torch.cat([h, h_prime]).flatten(0, 1)).unflatten(0, (-1, h.shape[1]))
-        return Embedded(*v.split([len(h), len(h_prime)]), logits)
+        return Embedded(v[: len(h)], v[len(h) :], logits)
 
     def _features(self, views: Tensor) -> Tensor:
         """(V, N, C, S, S) to h of shape (V, N, H)."""

@@ -24,7 +24,9 @@ def info_nce(v: Tensor, v_prime: Tensor, temperature: float = 0.2) -> Tensor:
     True
     """
     if v.dim() != 2 or v.shape != v_prime.shape:
-        raise ValueError(f"info_nce needs two (N, D) tensors, not {tuple(v.shape)} and {tuple(v_prime.shape)}")
+        raise ValueError(
+            f"info_nce needs two (N, D) tensors, not {tuple(v.shape)} and {tuple(v_prime.shape)}"
+        )
     return multi_crop_info_nce(v[None], v_prime[None], temperature)
 
 
@@ -40,9 +42,13 @@ def multi_crop_info_nce(top: Tensor, bottom: Tensor, temperature: float = 0.2) -
     if temperature <= 0:
         raise ValueError(f"temperature is {temperature}; it must be positive")
     if top.dim() != 3 or bottom.dim() != 3 or top.shape[1:] != bottom.shape[1:]:
-        raise ValueError(f"top (T, N, D) and bottom (B, N, D) do not pair up: {tuple(top.shape)}, {tuple(bottom.shape)}")
+        raise ValueError(
+            f"top (T, N, D) and bottom (B, N, D) do not pair up: {tuple(top.shape)}, {tuple(bottom.shape)}"
+        )
     precision = torch.promote_types(top.dtype, torch.float32)
-    with torch.autocast(top.device.type, enabled=False):  # bf16 similarities say little at a small temperature
+    with torch.autocast(
+        top.device.type, enabled=False
+    ):  # bf16 similarities say little at a small temperature
         return _multi_crop(top.to(precision), bottom.to(precision), temperature)
 
 
@@ -65,7 +71,9 @@ def _multi_crop(top: Tensor, bottom: Tensor, temperature: float) -> Tensor:
     if world_size() == 1:
         bottom_to_top = similar[:, :, n_top:].logsumexp(dim=1).permute(1, 2, 0)  # (B, N, T)
     else:
-        bottom_to_top = (torch.einsum("bid,ajd->biaj", bottom, everyone[:n_top]) / temperature).logsumexp(dim=3)
+        bottom_to_top = (torch.einsum("bid,ajd->biaj", bottom, everyone[:n_top]) / temperature).logsumexp(
+            dim=3
+        )
     own = torch.einsum("bid,bjd->bij", bottom, everyone[n_top:]) / temperature
     b = torch.arange(n_bottom, device=views.device)
     bottom_to_own = own.index_put((b[:, None], i, mine), alone).logsumexp(dim=2)  # (B, N)

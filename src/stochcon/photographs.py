@@ -55,16 +55,15 @@ def photograph(name: str) -> Image.Image:
 def strip(length: int, split: Split) -> tuple[int, int]:
     """Where a split lies on a photograph's longer side: first pixel, and the one after the last.
 
-    Train, validation and test share the side 60 / 20 / 20.
+    Validation, train and test share the side 20 / 60 / 20. Train is in the middle, so that validation and
+    test are equally far from it, and what is chosen on the one should hold on the other.
 
-    >>> [strip(384, split) for split in ("train", "validation", "test")]
-    [(0, 222), (230, 303), (311, 384)]
+    >>> [strip(384, split) for split in ("validation", "train", "test")]
+    [(0, 73), (81, 303), (311, 384)]
     """
     fifth = (length - 2 * GAP) // 5
-    test = (length - fifth, length)
-    validation = (test[0] - GAP - fifth, test[0] - GAP)
-    train = (0, validation[0] - GAP)
-    return {"train": train, "validation": validation, "test": test}[split]
+    inner = (fifth + GAP, length - fifth - GAP)
+    return {"validation": (0, fifth), "train": inner, "test": (length - fifth, length)}[split]
 
 
 def boxes(image: Image.Image, split: Split, seed: tuple[int, int]) -> Iterator[tuple[int, int, int]]:

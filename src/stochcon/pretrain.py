@@ -48,7 +48,7 @@ def pretrain(config: Config, out: Path | str, *, resume: bool = False, progress:
     torch.manual_seed(training.number(config.seed))
     model = StochCon(config).to(memory_format=torch.channels_last)
     if config.sync_batch_norm and world_size() > 1:
-        model = synchronise_batch_norm(model)
+        synchronise_batch_norm(model)
     if config.compile:
         model.backbone.compile()
     optimizer = training.build_optimizer(model, config.optimizer)
@@ -69,8 +69,12 @@ def pretrain(config: Config, out: Path | str, *, resume: bool = False, progress:
     recent: list[Tensor] = []  # losses since the last look at them, which waits for the device
     since = time.perf_counter()
     with training.progress_bar(progress and rank() == 0) as bar:
-        task = bar.add_task(config.recipe, total=steps, completed=start, batch_size=config.batch_size, loss=float("nan"))
-        for step, indices in enumerate(training.batches(len(images), config.batch_size, config.seed, start, steps), start):
+        task = bar.add_task(
+            config.recipe, total=steps, completed=start, batch_size=config.batch_size, loss=float("nan")
+        )
+        for step, indices in enumerate(
+            training.batches(len(images), config.batch_size, config.seed, start, steps), start
+        ):
             relaxation = training.cosine(step, steps, *config.latent.temperature)
             lr = training.warmup_cosine(step, steps, warmup, config.optimizer.lr)
             for group in optimizer.param_groups:
@@ -114,9 +118,13 @@ def pretrain(config: Config, out: Path | str, *, resume: bool = False, progress:
 
 def _steps_per_epoch(images: int, config: Config) -> int:
     if config.batch_size > images:
-        raise ValueError(f"batch_size is {config.batch_size}, but there are only {images} training images: use at most that")
+        raise ValueError(
+            f"batch_size is {config.batch_size}, but there are only {images} training images: use at most that"
+        )
     if config.batch_size % world_size() or config.batch_size < 2 * world_size():
-        raise ValueError(f"batch_size is {config.batch_size}; it must be a multiple of the {world_size()} processes, at least 2 each")
+        raise ValueError(
+            f"batch_size is {config.batch_size}; it must be a multiple of the {world_size()} processes, at least 2 each"
+        )
     return images // config.batch_size
 
 

@@ -17,7 +17,9 @@ from torch import Tensor
 NEIGHBOURS = 10
 
 
-def knn_top1(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, k: int = NEIGHBOURS) -> float:
+def knn_top1(
+    train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, k: int = NEIGHBOURS
+) -> float:
     """The majority among the k nearest: by cosine for real features, centred first; by Hamming distance for booleans.
 
     >>> x, y = torch.tensor([[True, True], [False, False]]), torch.tensor([0, 1])
@@ -56,7 +58,9 @@ def linear_top1(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: 
 def pca_sign(train: Tensor, test: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """The signs of the first principal components, as many as asked for or as there are."""
     pca = PCA(min(bits, *train.shape), random_state=0).fit(_array(train))
-    return torch.from_numpy(pca.transform(_array(train)) > 0), torch.from_numpy(pca.transform(_array(test)) > 0)
+    return torch.from_numpy(pca.transform(_array(train)) > 0), torch.from_numpy(
+        pca.transform(_array(test)) > 0
+    )
 
 
 def itq(train: Tensor, test: Tensor, bits: int) -> tuple[Tensor, Tensor]:

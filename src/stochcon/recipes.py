@@ -31,7 +31,14 @@ def digits() -> Config:
         recipe="digits",
         data=Data(name="digits", size=16, channels=1),
         views=Views(
-            global_size=16, local_size=8, local_views=4, flip=0, grey=0, solarize=(0, 0, 0), mean=(0.3,), std=(0.37,)
+            global_size=16,
+            local_size=8,
+            local_views=4,
+            flip=0,
+            grey=0,
+            solarize=(0, 0, 0),
+            mean=(0.3,),
+            std=(0.37,),
         ),
         backbone=Backbone(name="small", width=16),
         latent=Latent(kind="bernoulli", dim=16),
@@ -49,7 +56,9 @@ def fashion_mnist() -> Config:
     return Config(
         recipe="fashion-mnist",
         data=Data(name="fashion-mnist", size=28, channels=1),
-        views=Views(global_size=28, local_size=16, local_views=0, solarize=(0, 0, 0), mean=(0.286,), std=(0.353,)),
+        views=Views(
+            global_size=28, local_size=16, local_views=0, solarize=(0, 0, 0), mean=(0.286,), std=(0.353,)
+        ),
         backbone=Backbone(name="small", width=16),
         latent=Latent(kind="bernoulli", dim=256),
         epochs=8,

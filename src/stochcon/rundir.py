@@ -42,7 +42,10 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], **metadata: str) -> None:
-    write(path, safetensors.torch.save({k: t.detach().contiguous() for k, t in tensors.items()}, metadata or None))
+    write(
+        path,
+        safetensors.torch.save({k: t.detach().contiguous() for k, t in tensors.items()}, metadata or None),
+    )
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -51,15 +54,19 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ValueError(f"{path} is missing")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, file.metadata() or {}
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file, which is all that is read: {error}") from None
+        raise ValueError(
+            f"{path} is not a whole safetensors file, which is all that is read: {error}"
+        ) from None
 
 
 def create(directory: Path, config: Config) -> None:
     """Start a run directory. Raises ValueError when it holds a run already."""
     if (directory / CONFIG).exists():
-        raise ValueError(f"{directory} holds a run already: go on with --resume {directory}, or choose another --out")
+        raise ValueError(
+            f"{directory} holds a run already: go on with --resume {directory}, or choose another --out"
+        )
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"{directory} is a file; --out must name a folder, or one that is not there yet")
     write(directory / CONFIG, (config.model_dump_json(indent=2) + "\n").encode())

@@ -12,11 +12,19 @@ import os
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 from timm.optim import Lars
 from torch import Tensor, nn
@@ -46,7 +54,10 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     """LARS or AdamW; biases and normalisation parameters are excluded from decay, and from LARS's adaptation."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
     if config.name == "lars":  # timm adapts just those groups that decay
         return Lars(groups, lr=config.lr, momentum=0.9)
     return AdamW(groups, lr=config.lr)
@@ -92,7 +103,8 @@ def batches(images: int, batch_size: int, seed: int, start: int, steps: int) -> 
 def save_checkpoint(path: Path, step: int, model: nn.Module, optimizer: Optimizer, digest: str) -> None:
     """Parameters, buffers and the optimizer's state after `step` steps, in one safetensors file."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
+    states: Any = optimizer.state_dict()["state"]
+    for index, state in states.items():
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
     rundir.write_tensors(path, tensors, step=str(step), data=digest)
 
@@ -115,12 +127,15 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, digest: 
         model.load_state_dict(model_state)
     except RuntimeError as error:
         raise ValueError(f"{path} is of another model: {str(error).splitlines()[-1].strip()}") from None
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    groups: Any = optimizer.param_groups
+    parameters: list[Tensor] = [p for group in groups for p in group["params"]]
     for index, state in optimizer_state.items():
         for name, tensor in state.items():
             if tensor.shape == parameters[index].shape:  # strides as the optimizer would have made them
                 state[name] = torch.empty_like(parameters[index]).copy_(tensor)
-    optimizer.load_state_dict({"state": optimizer_state, "param_groups": optimizer.state_dict()["param_groups"]})
+    optimizer.load_state_dict(
+        {"state": optimizer_state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )
     return int(metadata["step"])
 
 

@@ -1,38 +1,68 @@
 """DINO's augmentations on whole batches: uint8 images in, global and local views out.
 
 Everything but the clamp and solarize is linear, and what is linear in space commutes with what is
-linear in colour. So a view is two matrix products in space (crop, resize, flip and blur, all in one
-matrix per axis) and one in colour (jitter, grey and normalisation, all in one affine map), each image
-of each view with its own matrices.
+linear in colour. So a view is one matrix product per axis (crop, resize, flip and blur in one
+matrix) and one affine map of colour (jitter, grey and normalisation). Each image of each view has its
+own draws, hence its own matrices.
 
-Shapes: N images of C channels, H x W pixels; V views of a batch, each S x S pixels.
-Boxes and draws are (V, N); matrices of space (V, N, S, H or W); of colour (V, N, 4, 4).
+Shapes: N images of C channels and H x W pixels; V views of one kind, S x S pixels each.
+Draws are (V, N, ...); in front of two axes stands y, then x; matrices of space are (V, N, 2, S, H or W).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from stochcon.config import Views
 
 GREY = (0.299, 0.587, 0.114)
-"""What red, green and blue add to the grey of a pixel (ITU-R 601-2), as in torchvision."""
-BLUR_REACH = 5
-"""Widths after which a blur is cut off."""
+"""What red, green and blue add to the grey of a pixel (ITU-R 601; torchvision rounds red to 0.2989)."""
 TRIES = 10
 """Candidates for a crop before the fallback, as in torchvision."""
+BLUR_REACH = 5
+"""Gaussian widths after which a blur is cut off."""
+PART = 2**16
+"""Image pixels turned into views at a time on a CPU: temporaries stay in the cache, big images go singly."""
+
+
+class Kind(NamedTuple):
+    """The views of one size. One chance of blur and of solarize for each view."""
+
+    size: int
+    scale: tuple[float, float]
+    blur: tuple[float, ...]
+    solarize: tuple[float, ...]
+
+
+class Draws(NamedTuple):
+    """All that is random in the views of a batch."""
+
+    start: Tensor
+    """Top and left of the crop in pixels, (V, N, 2)."""
+    length: Tensor
+    """Height and width of the crop in pixels, (V, N, 2)."""
+    flip: Tensor
+    """(V, N)"""
+    sigma: Tensor
+    """Width of the blur in pixels of the view, 0 for none, (V, N)."""
+    linear: Tensor
+    """Colour x, in an image of mean colour m, becomes linear @ x + level @ m: (V, N, C, C) ..."""
+    level: Tensor
+    """... and (V, N, C)."""
+    solarize: Tensor
+    """(V, N)"""
 
 
 def make_views(images: Tensor, config: Views) -> tuple[Tensor, Tensor]:
     """Two global and n local views of every image: uint8 (N, C, H, W) -> (2, N, C, G, G), (n, N, C, L, L).
 
-    Float32, normalised, on the device of the images, in channels-last order in memory. All draws are
-    from torch's default generator of that device.
+    Float32, normalised, on the device of the images, channels last in memory. All draws are from
+    torch's default generator of that device.
 
     >>> images = torch.randint(256, (4, 3, 40, 40), dtype=torch.uint8)
     >>> global_views, local_views = make_views(images, Views(local_views=6))
@@ -41,13 +71,12 @@ def make_views(images: Tensor, config: Views) -> tuple[Tensor, Tensor]:
 
     Raises ValueError if the batch is not uint8 (N, C, H, W) with a mean for each of the channels.
     """
-    pixels = _pixels(images, config)
+    _check(images, config)
     n = config.local_views
-    first, second, local = zip(config.blur, config.solarize, strict=True)
-    return (
-        _random_views(pixels, config, config.global_size, config.global_scale, [first, second]),
-        _random_views(pixels, config, config.local_size, config.local_scale, [local] * n),
-    )
+    large = Kind(config.global_size, config.global_scale, config.blur[:2], config.solarize[:2])
+    small = Kind(config.local_size, config.local_scale, config.blur[2:] * n, config.solarize[2:] * n)
+    global_views = _render(images, draw_views(images, large, config), large.size, config)
+    return global_views, _render(images, draw_views(images, small, config), small.size, config)
 
 
 def eval_view(images: Tensor, config: Views) -> Tensor:
@@ -58,200 +87,201 @@ def eval_view(images: Tensor, config: Views) -> Tensor:
 
     Raises ValueError as `make_views` does.
     """
-    pixels = _pixels(images, config)
-    n, channels, height, width = pixels.shape
-    zero, size = pixels.new_zeros(1, n), config.global_size
-    rows = resampling_matrix(zero, zero + height, height, size)
-    columns = resampling_matrix(zero, zero + width, width, size)
-    same = torch.eye(channels, device=pixels.device).expand(1, n, channels, channels)
-    return recolour(resample(pixels, rows, columns), same, zero, config).permute(0, 1, 4, 2, 3)[0]
+    _check(images, config)
+    n, channels, *canvas = images.shape
+    whole = torch.tensor(canvas, device=images.device).expand(1, n, 2)
+    no = torch.zeros(1, n, device=images.device)
+    same = torch.eye(channels, device=images.device).expand(1, n, channels, channels)
+    draws = Draws(torch.zeros_like(whole), whole, no > 0, no, same, torch.zeros_like(same[..., 0]), no > 0)
+    return _render(images, draws, config.global_size, config)[0]
 
 
-def _pixels(images: Tensor, config: Views) -> Tensor:
-    """The batch as float32, 0 to 255."""
+def _check(images: Tensor, config: Views) -> None:
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(
             f"images must be uint8 of shape (N, 1 or 3, H, W), not {images.dtype} {tuple(images.shape)}"
         )
     if images.shape[1] != len(config.mean):
         raise ValueError(f"images have {images.shape[1]} channels, but views.mean has {len(config.mean)}")
-    return images.float()
 
 
-def _random_views(
-    pixels: Tensor,
-    config: Views,
-    size: int,
-    scale: tuple[float, float],
-    chances: Sequence[tuple[float, float]],
-) -> Tensor:
-    """One view for each pair of chances (of blur, of solarize): (V, N, C, S, S)."""
-    (n, channels, height, width), device = pixels.shape, pixels.device
-    shape = (len(chances), n)
-    if not chances:
-        return pixels.new_empty(0, n, channels, size, size)
-    top, left, box_height, box_width = crop_boxes(shape, height, width, scale, config.ratio, device)
-    rows = resampling_matrix(top, box_height, height, size)
-    columns = resampling_matrix(left, box_width, width, size, flip=draw(shape, device) < config.flip)
-    radius = min(int(BLUR_REACH * config.blur_sigma[1] * size / 224), size - 1)
-    if radius and any(blur for blur, _ in chances):
-        sigma = draw(shape, device, *(s * size / 224 for s in config.blur_sigma))
-        often = torch.tensor([[blur] for blur, _ in chances], device=device)
-        kernel = blur_kernel(torch.where(draw(shape, device) < often, sigma, 0.0), radius)
-        rows, columns = blur_rows(rows, kernel), blur_rows(columns, kernel)
-    view = resample(pixels, rows, columns)
-    linear, offset = colour_map(mean_colour(view), config)
-    view = recolour(view, linear, offset, config)
-    for v, (_, solarize) in enumerate(chances):
-        if solarize:
-            solarize_(view[v], draw((n,), device) < solarize, config)
-    return view.permute(0, 1, 4, 2, 3)
+def draw_views(images: Tensor, kind: Kind, config: Views) -> Draws:
+    """The draws for the views of one kind."""
+    device, shape = images.device, (len(kind.blur), len(images))
+    start, length = crop_boxes(shape, images.shape[2:], kind.scale, config.ratio, device)
+    flip = _uniform(shape, device) < config.flip
+    blur, solarize = torch.tensor([kind.blur, kind.solarize], device=device)[..., None]
+    sigma = _uniform(shape, device, *(sigma * kind.size / 224 for sigma in config.blur_sigma))
+    sigma = torch.where(_uniform(shape, device) < blur, sigma, 0.0)
+    linear, level = colour_maps(shape, images.shape[1], config, device)
+    return Draws(start, length, flip, sigma, linear, level, _uniform(shape, device) < solarize)
 
 
-def draw(shape: Sequence[int], device: torch.device, low: float = 0.0, high: float = 1.0) -> Tensor:
-    return torch.rand(shape, device=device) * (high - low) + low
+def _uniform(shape: Sequence[int], device: torch.device, low: float = 0.0, high: float = 1.0) -> Tensor:
+    return torch.empty(shape, device=device).uniform_(low, high)
 
 
 def crop_boxes(
     shape: tuple[int, int],
-    height: int,
-    width: int,
+    canvas: Sequence[int],
     scale: tuple[float, float],
     ratio: tuple[float, float],
     device: torch.device,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Top, left, height and width of random boxes in whole pixels, drawn as RandomResizedCrop does."""
-    area = draw((TRIES, *shape), device, *scale) * (height * width)
-    aspect = draw((TRIES, *shape), device, math.log(ratio[0]), math.log(ratio[1])).exp()
-    w, h = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
-    valid = (w > 0) & (w <= width) & (h > 0) & (h <= height)
-    first = valid.int().argmax(0, keepdim=True)
-    w, h, found = (x.gather(0, first)[0] for x in (w, h, valid))
-    # The fallback: the largest central box of an allowed aspect.
-    whole_h = min(height, round(width / ratio[0]))
-    whole_w = min(width, round(height * ratio[1]))
-    h, w = torch.where(found, h, whole_h), torch.where(found, w, whole_w)
-    top = torch.where(found, (draw(shape, device) * (height - h + 1)).floor(), (height - whole_h) // 2)
-    left = torch.where(found, (draw(shape, device) * (width - w + 1)).floor(), (width - whole_w) // 2)
-    return top, left, h, w
+) -> tuple[Tensor, Tensor]:
+    """Random boxes in whole pixels on a canvas of (H, W), drawn as RandomResizedCrop does.
+
+    (V, N) -> (top, left) and (height, width), each (V, N, 2).
+    """
+    height, width = canvas
+    area = _uniform((TRIES, *shape), device, *scale) * (height * width)
+    aspect = _uniform((TRIES, *shape), device, math.log(ratio[0]), math.log(ratio[1])).exp()
+    whole = torch.tensor(canvas, device=device)
+    candidates = torch.stack([area / aspect, area * aspect], -1).sqrt_().round_()
+    fits = ((candidates > 0) & (candidates <= whole)).all(-1, keepdim=True)
+    first = fits.int().argmax(0, keepdim=True)
+    length, found = candidates.take_along_dim(first, 0)[0], fits.any(0)
+    start = (_uniform((*shape, 2), device) * (whole - length + 1)).floor_()
+    # Where no candidate fits: the largest central box of an allowed aspect.
+    fallback = (min(height, round(width / ratio[0])), min(width, round(height * ratio[1])))
+    central = torch.tensor(fallback, device=device)
+    return torch.where(found, start, (whole - central) // 2), torch.where(found, length, central)
 
 
-def resampling_matrix(
-    start: Tensor, length: Tensor, pixels: int, size: int, flip: Tensor | None = None
+def colour_maps(
+    shape: tuple[int, int], channels: int, config: Views, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Random jitter and grey: `linear` and `level` of `Draws`.
+
+    Brightness, contrast, saturation and hue come in a random order, and nothing is clamped between
+    them. So brightness commutes with the others, contrast with saturation, and only whether the hue
+    turns before or after these two matters. With one channel, saturation, hue and grey do nothing.
+    """
+    matrix = (*shape, 1, 1)
+    same = torch.eye(channels, device=device)
+    linear, level = same.expand(*shape, channels, channels), torch.zeros(*shape, channels, device=device)
+    luma = torch.tensor([GREY if channels == 3 else (1.0,)], device=device)
+    if config.jitter:
+        limits = (config.brightness, config.contrast, config.saturation)
+        ranges = ((max(0.0, 1 - limit), 1 + limit) for limit in limits)
+        brightness, contrast, saturation = (_uniform(matrix, device, *range_) for range_ in ranges)
+        mean_grey = luma
+        if channels == 3:
+            hue = hue_rotation(_uniform(shape, device, -config.hue, config.hue))
+            place, place_saturation, place_contrast = _uniform((3, *matrix), device)
+            linear = torch.lerp(torch.where(place < place_saturation, luma @ hue, luma), hue, saturation)
+            mean_grey = torch.where(place < place_contrast, luma @ linear, luma)
+        chosen = _uniform(matrix, device) < config.jitter
+        linear = torch.where(chosen, brightness * contrast * linear, same)
+        level = torch.where(chosen, brightness * (1 - contrast) * mean_grey, 0.0)[..., 0, :]
+    if config.grey and channels == 3:
+        linear = torch.where(_uniform(matrix, device) < config.grey, luma @ linear, linear)
+    return linear, level
+
+
+def hue_rotation(turn: Tensor) -> Tensor:
+    """Colours turned about the grey axis by a share of the circle: (V, N) -> (V, N, 3, 3).
+
+    The shift of HSV's hue is the same for thirds of the circle, and nearly so between.
+    """
+    third = torch.arange(3, device=turn.device)
+    weights = (1 + 2 * (2 * math.pi * (turn[..., None] - third / 3)).cos()) / 3
+    return weights[..., (third[:, None] - third) % 3]  # of a colour and its two cyclic shifts
+
+
+def _render(images: Tensor, draws: Draws, size: int, config: Views) -> Tensor:
+    """Views (V, N, C, S, S) of uint8 images (N, C, H, W)."""
+    views, n = draws.flip.shape
+    channels, *canvas = images.shape[1:]
+    out = torch.empty(views, n, size, size, channels, device=images.device)
+    radius = min(int(BLUR_REACH * config.blur_sigma[1] * size / 224), size - 1)
+    part = max(1, PART // math.prod(canvas)) if images.device.type == "cpu" else n
+    for first in range(0, n if views else 0, part):
+        here = slice(first, first + part)
+        some = Draws(*(draw[:, here] for draw in draws))
+        matrices = resampling_matrices(some.start, some.length, some.flip, canvas, size)
+        if radius:
+            blur_(matrices, some.sigma, radius)
+        windows = [[0, 0, *canvas]] * views
+        if part == 1:
+            windows = torch.cat([some.start, some.start + some.length], -1)[:, 0].int().tolist()
+        view = resample(images[here].float(), matrices, windows)
+        recolour(view, some.linear, some.level, config, out[:, here])
+        solarize_(out[:, here], some.solarize, config)
+    return out.permute(0, 1, 4, 2, 3)
+
+
+def resampling_matrices(
+    start: Tensor, length: Tensor, flip: Tensor, canvas: Sequence[int], size: int
 ) -> Tensor:
-    """Antialiased bilinear resampling of `length` pixels from `start` on to `size`: (V, N, size, pixels)."""
+    """Antialiased bilinear resampling of the boxes to S x S: (V, N, 2, S, the larger of H and W)."""
     start, length = start[..., None], length[..., None]
     step = length / size
     reach = step.clamp(min=1)
-    index = torch.arange(size, device=start.device) + 0.5
-    if flip is not None:
-        index = torch.where(flip[..., None], size - index, index)
-    position = torch.arange(pixels, device=start.device) + 0.5
+    centre = start + step * (torch.arange(size, device=start.device) + 0.5)
+    centre[:, :, 1] = torch.where(flip[..., None], centre[:, :, 1].flip(-1), centre[:, :, 1])
+    position = torch.arange(max(canvas), device=start.device) + 0.5
     inside = ((position > start) & (position < start + length)).float()
-    # A triangle about each output pixel's centre, 0 outside the box.
-    centre = (start + step * index) / reach
-    weight = torch.addcmul(-centre[..., None], 1 / reach[..., None], position).abs_()
+    # A triangle about the centre of each output pixel, 0 outside the box.
+    weight = ((position / reach)[..., None, :] - (centre / reach)[..., None]).abs_()
     weight = torch.sub(inside[..., None, :], weight, out=weight).clamp_(min=0)
     return weight.div_(weight.sum(-1, keepdim=True))
 
 
-def blur_kernel(sigma: Tensor, radius: int) -> Tensor:
-    """Gaussian kernels of widths (V, N): (V, N, 2 * radius + 1). Width 0 is no blur."""
+def blur_(matrices: Tensor, sigma: Tensor, radius: int) -> None:
+    """Gaussian blur along S of resampling matrices (V, N, 2, S, H or W), which blurs what they make.
+
+    Widths (V, N) of 0 are left alone. Borders are reflected. The kernel ends at the radius, in pixels.
+    """
+    size, flat = matrices.shape[3], matrices.flatten(0, 1)
+    which = sigma.flatten().nonzero()[:, 0]
     offset = torch.arange(-radius, radius + 1, device=sigma.device)
-    return (-0.5 * (offset / sigma.clamp(min=1e-3)[..., None]).square()).softmax(-1)
+    kernel = (-0.5 * (offset / sigma.flatten()[which, None]).square()).softmax(-1)[..., None, None, None]
+    reflected = size - 1 - (size - 1 - torch.arange(-radius, size + radius, device=sigma.device).abs()).abs()
+    padded = flat.index_select(0, which).index_select(2, reflected)
+    blurred = padded[:, :, :size] * kernel[:, 0]
+    for tap in range(1, 2 * radius + 1):
+        blurred.addcmul_(padded[:, :, tap : tap + size], kernel[:, tap])
+    flat.index_copy_(0, which, blurred)
 
 
-def blur_rows(matrix: Tensor, kernel: Tensor) -> Tensor:
-    """Each (S, H) of a (V, N, S, H) blurred along S by its own kernel, borders reflected.
+def resample(pixels: Tensor, matrices: Tensor, windows: Sequence[Sequence[int]]) -> Tensor:
+    """Pixels (N, C, H, W) by matrices (V, N, 2, S, H or W) to (V, N, S, S, C).
 
-    Blurring a resampling matrix blurs what it makes.
+    A view's window (top, left, bottom, right) holds all pixels that its matrices read.
     """
-    radius = kernel.shape[-1] // 2
-    padded = F.pad(matrix.flatten(0, 1), (0, 0, radius, radius), mode="reflect")
-    blurred = F.conv2d(padded[None], kernel.flatten(0, 1)[:, None, :, None], groups=len(padded))
-    return blurred.view(matrix.shape)
+    views, n, _, size, _ = matrices.shape
+    view = pixels.new_empty(views, n, size, size * pixels.shape[1])
+    for v, (top, left, bottom, right) in enumerate(windows):
+        window = pixels[:, :, top:bottom, left:right].flatten(1, 2)
+        # Along x, which leaves (N, S, C, H); then along y, transposed: so the channels end up innermost.
+        across = matrices[v, :, 1, :, left:right] @ window.mT
+        torch.bmm(matrices[v, :, 0, :, top:bottom], across.view(n, -1, bottom - top).mT, out=view[v])
+    return view.view(views, n, size, size, -1)
 
 
-def resample(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """(N, C, H, W), (V, N, S, H), (V, N, S, W) -> (V, N, S, S, C): rows @ pixels @ columns.T for each view."""
-    views, n, size, height = rows.shape
-    channels = pixels.shape[1]
-    view = pixels.new_empty(views, n, size, size * channels)
-    # Along x for all views of an image at once, which leaves (N, V, S, C, H); then along y for each view,
-    # transposed, so that the channels end up innermost.
-    across = columns.transpose(0, 1).flatten(1, 2) @ pixels.flatten(1, 2).mT
-    across = across.view(n, views, size * channels, height)
-    for v in range(views):
-        torch.bmm(rows[v], across[:, v].mT, out=view[v])
-    return view.view(views, n, size, size, channels)
-
-
-def mean_colour(view: Tensor) -> Tensor:
-    """(V, N, S, S, C) -> (V, N, C). Whole rows first: an inner dimension of 3 is slow."""
-    return view.flatten(3).mean(2).view(*view.shape[:2], *view.shape[3:]).mean(2)
-
-
-def colour_map(mean: Tensor, config: Views) -> tuple[Tensor, Tensor]:
-    """Jitter and grey of views of mean colour (V, N, C): x -> linear @ x + offset, (V, N, C, C) and (V, N).
-
-    Brightness, contrast, saturation and hue come in a random order and nothing is clamped between
-    them, so brightness commutes with all, and of saturation and contrast only the order with hue
-    matters. Hue is turned about the grey axis, which is the shift of HSV's hue exactly for thirds of the circle
-    and nearly so between. With one channel saturation, hue and grey do nothing.
-    """
-    (views, n, channels), device = mean.shape, mean.device
-    same = torch.eye(channels, device=device).expand(views, n, channels, channels)
-    linear, offset = same, mean.new_zeros(views, n)
-    luma = torch.tensor(GREY if channels == 3 else (1.0,), device=device)
-    if config.jitter:
-        strengths = (config.brightness, config.contrast, config.saturation)
-        brightness, contrast, saturation = (
-            draw((views, n), device, max(0.0, 1 - strength), 1 + strength) for strength in strengths
-        )
-        level = luma.expand(views, n, 1, channels)
-        if channels == 3:
-            hue = hue_rotation(draw((views, n), device, -config.hue, config.hue))
-            place = draw((3, views, n, 1, 1), device)  # of hue, saturation and contrast in the order
-            grey = torch.where(place[0] < place[1], (luma @ hue)[..., None, :], luma)
-            linear = torch.lerp(grey, hue, saturation[..., None, None])
-            level = torch.where(place[0] < place[2], (luma @ linear)[..., None, :], luma)
-        level = (level[..., 0, :] * mean).sum(-1)
-        chosen = draw((views, n), device) < config.jitter
-        linear = torch.where(chosen[..., None, None], (brightness * contrast)[..., None, None] * linear, same)
-        offset = torch.where(chosen, brightness * (1 - contrast) * level, 0.0)
-    if config.grey and channels == 3:
-        chosen = draw((views, n, 1, 1), device) < config.grey
-        linear = torch.where(chosen, (luma @ linear)[..., None, :], linear)
-    return linear, offset
-
-
-def hue_rotation(turn: Tensor) -> Tensor:
-    """The turn of colour by a share of the circle about the grey axis: (V, N) -> (V, N, 3, 3)."""
-    third = torch.arange(3, device=turn.device)
-    weights = (1 + 2 * (2 * math.pi * (turn[..., None] - third / 3)).cos()) / 3
-    return weights[..., (third[:, None] - third) % 3]  # of the colour and its two cyclic shifts
-
-
-def recolour(view: Tensor, linear: Tensor, offset: Tensor, config: Views) -> Tensor:
-    """(V, N, S, S, C) by linear (V, N, C, C) and offset (V, N), clamped to what 0 to 255 allows, normalised."""
+def recolour(view: Tensor, linear: Tensor, level: Tensor, config: Views, out: Tensor) -> None:
+    """Views (V, N, S, S, C) of 0 to 255, mapped by `linear` and `level`, clamped and normalised, into out."""
     views, n, size, _, channels = view.shape
     mean, std = (torch.tensor(x, device=view.device) for x in (config.mean, config.std))
-    # A product with a 3 x 3 matrix is slow, so pixels go by fours through a block-diagonal one.
+    # Whole rows in each step, since an inner dimension of 3 is slow.
+    mean_colour = view.flatten(3).mean(2).view(views, n, size, channels).mean(2)
+    offset = (level * mean_colour).sum(-1, keepdim=True) / 255
+    # For the same reason, four pixels at a time go through a block-diagonal matrix.
     together = math.gcd(size * size, 4)
-    linear = linear / (255 * std[:, None])
-    block = torch.eye(together, device=view.device)[:, None, :, None] * linear.mT[:, :, None, :, None, :]
-    width = together * channels
-    colours = torch.bmm(view.view(views * n, -1, width), block.reshape(views * n, width, width))
-    colours = colours.view(views * n, size, size * channels)
-    shift = ((offset[..., None] / 255 - mean) / std).repeat(1, 1, size)
-    low, high = (x.repeat(size) for x in (-mean / std, (1 - mean) / std))
-    return colours.add_(shift.view(views * n, 1, -1)).clamp_(low, high).view(view.shape)
+    block = view.new_zeros(views * n, together, channels, together, channels)
+    block.diagonal(dim1=1, dim2=3).copy_((linear / (255 * std[:, None])).flatten(0, 1).mT[..., None])
+    shift = ((offset - mean) / std).flatten(0, 1).repeat(1, together)[:, None]
+    pixels = view.view(views * n, -1, together * channels)
+    colour = torch.baddbmm(shift, pixels, block.view(views * n, together * channels, -1))
+    low, high = (-mean / std).repeat(size), ((1 - mean) / std).repeat(size)
+    torch.clamp(colour.view(views, n, size, -1), low, high, out=out.flatten(3))
 
 
 def solarize_(view: Tensor, chosen: Tensor, config: Views) -> None:
-    """Inverts what is above one half of normalised views (N, S, S, C), where chosen (N)."""
-    mean, std = (torch.tensor(x, device=view.device).repeat(view.shape[2]) for x in (config.mean, config.std))
-    which = chosen.nonzero()[:, 0]
-    part = view.flatten(2).index_select(0, which)
-    part = torch.where(part >= (0.5 - mean) / std, (1 - 2 * mean) / std - part, part)
-    view.flatten(2).index_copy_(0, which, part)
+    """Inverts what is above one half, in the chosen (V, N) of the normalised views (V, N, S, S, C)."""
+    mean, std = (torch.tensor(x, device=view.device).repeat(view.shape[3]) for x in (config.mean, config.std))
+    for v in chosen.any(1).nonzero()[:, 0].tolist():
+        rows = view[v].flatten(2)
+        # What is above one half is above its own inverse.
+        inverse = torch.where(chosen[v, :, None], (1 - 2 * mean) / std, math.inf)[:, None] - rows
+        torch.minimum(rows, inverse, out=rows)

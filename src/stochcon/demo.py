@@ -1,0 +1,178 @@
+"""The main job, shortened: a Bernoulli StochCon and its SimCLR twin on photographs, compared and drawn."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from rich.console import Console
+from torch import Tensor
+
+from stochcon import data, probes, rundir
+from stochcon.config import Config
+from stochcon.evaluate import measure, show
+from stochcon.features import Features, extract, load_model
+from stochcon.images import Images
+from stochcon.pretrain import pretrain
+from stochcon.recipes import recipe
+
+EPOCHS = 6
+SHOWN_BITS, SHOWN_PATCHES = 8, 7
+
+
+def twin(config: Config) -> Config:
+    """SimCLR with the same backbone, views and budget: the deterministic latent."""
+    return config.model_copy(update={"latent": config.latent.model_copy(update={"kind": "deterministic"})})
+
+
+def demo(out: Path, epochs: int | None = None) -> None:
+    """Train both, print one table, and save `bits.png` and metrics.json in `out`, replacing an earlier demo there.
+
+    Raises ValueError when `out` holds something else.
+    """
+    if out.exists() and any(out.iterdir()) and not (out / "bernoulli" / rundir.CONFIG).exists():
+        raise ValueError(f"{out} is not empty and holds no demo: choose another --out")
+    console = Console()
+    config = recipe("photographs").model_copy(update={"epochs": epochs or EPOCHS})
+    runs = {"bernoulli": config, "simclr": twin(config)}
+    features: dict[str, tuple[Features, Features]] = {}
+    train, test = data.load(config.data, "train"), data.load(config.data, "test")
+    console.print(
+        f"{len(train):,} patches of {len(train.classes)} photographs; {config.latent.dim} bits each, no labels in training."
+    )
+    for name, run in runs.items():
+        shutil.rmtree(out / name, ignore_errors=True)
+        pretrain(run.model_copy(update={"recipe": name}), out / name)
+        model, _ = load_model(out / name)
+        features[name] = extract(model, train.pixels, config.views), extract(model, test.pixels, config.views)
+    console.print("Comparing with the baselines ...")
+    metrics = measure(train, test, *features["bernoulli"], bits=config.latent.dim or 64)
+    simclr = measure(train, test, *features["simclr"], bits=config.latent.dim or 64)
+    metrics |= {
+        f"{probe}.simclr-{key}": simclr[f"{probe}.{key}"]
+        for probe in ("linear", "knn")
+        for key in ("h", "h-itq")
+    }
+    rundir.write_json(out / rundir.METRICS, metrics)
+    show(metrics, f"{len(test):,} test patches, {config.epochs} epochs", console)
+    picture = out / "bits.png"
+    draw(train, test, *features["bernoulli"], *features["simclr"]).savefig(picture, dpi=150)
+    console.print(f"What single bits see, and accuracy against the number of bits: {picture}")
+
+
+def draw(
+    train: Images, test: Images, ours: Features, ours_test: Features, simclr: Features, simclr_test: Features
+) -> Figure:
+    """Left: test patches that turn single bits on and off. Right: accuracy of Hamming kNN against the number of bits."""
+    figure = Figure(figsize=(13, 5.6), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(1.25, 1), squeeze=False)[0]
+    _draw_bits(left, test, ours, ours_test)
+    _draw_curve(right, train, test, ours, ours_test, simclr, simclr_test)
+    return figure
+
+
+def _draw_bits(figure: Figure, test: Images, train_features: Features, features: Features) -> None:
+    assert features.z is not None and features.bits is not None
+    figure.suptitle("What single bits see: the surest patches, at most one a photograph")
+    axes = figure.subplots(SHOWN_BITS, 2 * SHOWN_PATCHES + 1, squeeze=False)
+    for row, bit in zip(axes, informative(features.bits, test.labels, SHOWN_BITS), strict=True):
+        for axis in row:
+            axis.axis("off")
+        order = features.z[:, bit].argsort()
+        on, off = (
+            distinct(order.flip(0), test.labels, SHOWN_PATCHES),
+            distinct(order, test.labels, SHOWN_PATCHES),
+        )
+        for axis, index in zip(row, [*on, None, *off], strict=True):
+            if index is not None:
+                pixels = test.pixels[index].permute(1, 2, 0).squeeze(-1).numpy()
+                axis.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        row[0].text(-0.25, 0.5, f"bit {bit}", transform=row[0].transAxes, ha="right", va="center", fontsize=9)
+    axes[0, SHOWN_PATCHES // 2].set_title("on", fontsize=11)
+    axes[0, SHOWN_PATCHES + 1 + SHOWN_PATCHES // 2].set_title("off", fontsize=11)
+
+
+def informative(bits: Tensor, labels: Tensor | None, count: int) -> list[int]:
+    """The bits nearest to half on, each unlike those already chosen: (N, D) booleans to `count` indices."""
+    sign = bits.float() - bits.float().mean(0)
+    sign = sign / sign.norm(dim=0).clamp_min(1e-6)
+    balance = (bits.float().mean(0) - 0.5).abs()
+    alike = (sign.T @ sign).abs()
+    chosen = [int(balance.argmin())]
+    while len(chosen) < min(count, bits.shape[1]):
+        score = alike[:, chosen].amax(1) + balance
+        score[chosen] = torch.inf
+        chosen.append(int(score.argmin()))
+    return chosen
+
+
+def distinct(order: Tensor, labels: Tensor | None, count: int) -> list[int]:
+    """The first images in an order, at most one of each label where there are labels enough."""
+    chosen: list[int] = []
+    seen: set[int] = set()
+    for index in order.tolist():
+        label = -1 - index if labels is None else int(labels[index])
+        if label not in seen:
+            seen.add(label)
+            chosen.append(index)
+        if len(chosen) == count:
+            break
+    return chosen
+
+
+def _draw_curve(
+    figure: Figure,
+    train: Images,
+    test: Images,
+    ours: Features,
+    ours_test: Features,
+    simclr: Features,
+    simclr_test: Features,
+) -> None:
+    assert ours.bits is not None and ours_test.bits is not None
+    assert train.labels is not None and test.labels is not None
+    pixels, test_pixels = train.pixels.flatten(1).float(), test.pixels.flatten(1).float()
+    total = ours.bits.shape[1]
+    widths = [width for width in (4, 8, 16, 24, 32, 48, 64, 128, 256) if width < total] + [total]
+    rng = np.random.default_rng(0)
+    subsets = {width: torch.from_numpy(rng.permutation(total)[:width].copy()) for width in widths}
+
+    def accuracy(codes: tuple[Tensor, Tensor]) -> float:
+        assert train.labels is not None and test.labels is not None
+        return probes.knn_top1(codes[0], train.labels, codes[1], test.labels)
+
+    curves = {
+        f"StochCon's {total} bits, a random few of them": (
+            [accuracy((ours.bits[:, s], ours_test.bits[:, s])) for s in subsets.values()],
+            "o-",
+            "black",
+        ),
+        "SimCLR's h, ITQ": (
+            [accuracy(probes.itq(simclr.h, simclr_test.h, w)) for w in widths],
+            "s--",
+            "tab:blue",
+        ),
+        "pixels, ITQ": ([accuracy(probes.itq(pixels, test_pixels, w)) for w in widths], "^:", "tab:orange"),
+        "pixels, PCA signs": (
+            [accuracy(probes.pca_sign(pixels, test_pixels, w)) for w in widths],
+            "v:",
+            "tab:red",
+        ),
+    }
+    axis = figure.subplots()
+    for name, (values, style, colour) in curves.items():
+        axis.plot(widths, values, style, color=colour, label=name, markersize=5)
+    axis.set(
+        xscale="log",
+        xlabel="bits an image",
+        ylabel="test top-1, kNN by Hamming distance (%)",
+        title="Accuracy against the number of bits",
+        ylim=(0, 100),
+    )
+    axis.set_xticks(widths, [str(width) for width in widths])
+    axis.minorticks_off()
+    axis.grid(alpha=0.3)
+    axis.legend(loc="lower right", frameon=False)
