@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from stochcon.config import Backbone, Config, Latent
 from stochcon.distributed import gather, rank, synchronise_batch_norm, world_size
 from stochcon.model import StochCon
-from stochcon.pretrain import loss
+from stochcon.pretraining import loss
 
 N = 6  # images, over all processes
 TINY, TIMM = Backbone(width=4), Backbone(name="test_efficientnet", stem="standard")

@@ -1,10 +1,45 @@
 """Stochastic contrastive learning: images to short, interpretable, uncertain codes, without labels."""
 
-from stochcon.config import Config
-from stochcon.evaluate import evaluate
-from stochcon.features import Features, extract, load_model
-from stochcon.objective import info_nce
-from stochcon.pretrain import pretrain
-from stochcon.recipes import recipe
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Config", "Features", "evaluate", "extract", "info_nce", "load_model", "pretrain", "recipe"]
+if TYPE_CHECKING:
+    from stochcon.config import Config
+    from stochcon.data import load as load_data
+    from stochcon.evaluation import evaluate
+    from stochcon.features import Features, extract, load_model
+    from stochcon.objective import info_nce
+    from stochcon.pretraining import pretrain
+    from stochcon.recipes import recipe
+
+__all__ = [
+    "Config",
+    "Features",
+    "evaluate",
+    "extract",
+    "info_nce",
+    "load_data",
+    "load_model",
+    "pretrain",
+    "recipe",
+]
+
+_HOMES = {
+    "Config": ("config", "Config"),
+    "Features": ("features", "Features"),
+    "evaluate": ("evaluation", "evaluate"),
+    "extract": ("features", "extract"),
+    "info_nce": ("objective", "info_nce"),
+    "load_data": ("data", "load"),
+    "load_model": ("features", "load_model"),
+    "pretrain": ("pretraining", "pretrain"),
+    "recipe": ("recipes", "recipe"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when first used, so that `stochcon --help` need not wait for torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'stochcon' has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    return getattr(import_module(f"stochcon.{module}"), attribute)

@@ -68,7 +68,7 @@ def pretrain(arguments: list[str]) -> None:
     out = out or Path("runs") / f"{config.recipe}-{config.latent.kind}-{config.seed}"
 
     from stochcon.distributed import rank
-    from stochcon.pretrain import pretrain
+    from stochcon.pretraining import pretrain
 
     pretrain(config, out, resume=directory is not None, progress=not quiet)
     if rank() == 0:
@@ -88,7 +88,7 @@ def evaluate(arguments: list[str]) -> None:
         return directory, split
 
     directory, split = _parse(options, arguments, "stochcon evaluate")
-    from stochcon.evaluate import evaluate, show
+    from stochcon.evaluation import evaluate, show
 
     metrics = evaluate(directory, split)
     show(metrics, f"{directory}, {split} images")
@@ -176,8 +176,9 @@ def _parse(options: Callable[..., T], arguments: list[str], prog: str) -> T:
     except SystemExit as stop:
         if not stop.code:
             raise
-    box = re.sub(r"[╭╮╰╯│]", " ", said.getvalue())
-    text = " ".join(re.split(r"─{10,}\s*\n", box + "\n")[1].split()) if "─" in box else box
+    # tyro says it in a box: a title, a rule, the message, a rule, where to find help
+    message = re.split(r"[─-]{4,}", re.sub(r"[╭╮╰╯│|+]", " ", said.getvalue()))
+    text = " ".join(message[1 if len(message) > 1 else 0].split())
     inner = re.search(
         r"Error parsing config\.(\w+): .*? for \w+ (?:Value error, (.*?)|(\S+) (.*?)) \[type=", text
     )

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from stochcon import data, probes, rundir
 from stochcon.config import Config
-from stochcon.evaluate import measure, show
+from stochcon.evaluation import measure, show
 from stochcon.features import Features, extract, load_model
 from stochcon.images import Images
-from stochcon.pretrain import pretrain
+from stochcon.pretraining import pretrain
 from stochcon.recipes import recipe
 
 EPOCHS = 6

@@ -18,7 +18,13 @@ from torch import Tensor
 
 from stochcon.config import Config, explain
 
-CONFIG, LOG, MODEL, METRICS = "config.json", "log.jsonl", "model.safetensors", "metrics.json"
+CONFIG, LOG, MODEL, METRICS, SKIPPED = (
+    "config.json",
+    "log.jsonl",
+    "model.safetensors",
+    "metrics.json",
+    "skipped.txt",
+)
 CHECKPOINT = Path("checkpoint") / "last.safetensors"
 
 
@@ -54,7 +60,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ValueError(f"{path} is missing")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, file.metadata() or {}
+            names = list(file.keys())
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except safetensors.SafetensorError as error:
         raise ValueError(
             f"{path} is not a whole safetensors file, which is all that is read: {error}"

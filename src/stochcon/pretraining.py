@@ -62,6 +62,12 @@ def pretrain(config: Config, out: Path | str, *, resume: bool = False, progress:
     if rank() == 0:
         if not resume:
             rundir.create(out, config)
+            if images.skipped:
+                lines = [f"{path}\t{reason}\n" for path, reason in images.skipped]
+                rundir.write(out / rundir.SKIPPED, "".join(lines).encode())
+                print(
+                    f"{len(lines)} of {len(lines) + len(images)} images cannot be read: {out / rundir.SKIPPED} lists them"
+                )
         log = rundir.Log(out / rundir.LOG, start)
 
     mine = slice(rank() * config.batch_size // world_size(), (rank() + 1) * config.batch_size // world_size())

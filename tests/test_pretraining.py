@@ -20,7 +20,7 @@ from PIL import Image
 from stochcon import rundir
 from stochcon.cli import main
 from stochcon.config import Config, Latent
-from stochcon.pretrain import pretrain
+from stochcon.pretraining import pretrain
 from stochcon.recipes import RECIPES, recipe
 from stochcon.training import batches, build_optimizer
 
@@ -137,7 +137,12 @@ def test_biases_and_norms_are_excluded_from_decay_and_adaptation() -> None:
     lars = config.optimizer.model_copy(update={"name": "lars", "weight_decay": 0.1})
     optimizer = build_optimizer(model, lars)
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
-    norms = {id(p) for m in model.modules() if isinstance(m, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d) for p in m.parameters()}
+    norms = {
+        id(p)
+        for m in model.modules()
+        if isinstance(m, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d)
+        for p in m.parameters()
+    }
     for name, parameter in model.named_parameters():
         assert decay[id(parameter)] == (0.0 if id(parameter) in norms or name.endswith("bias") else 0.1), name
     # without decay, timm's LARS is plain momentum SGD: the step is lr * gradient
@@ -190,7 +195,9 @@ def test_own_variance_collapses_and_cross_variance_does_not(tmp_path: Path) -> N
 
 
 def test_python_api_and_module_entry(tmp_path: Path) -> None:
-    out = subprocess.run([sys.executable, "-m", "stochcon", "recipes"], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-m", "stochcon", "recipes"], capture_output=True, text=True, check=True
+    ).stdout
     assert all(name in out for name in RECIPES)
 
 
@@ -204,33 +211,54 @@ def test_recipes_survive_json(name: str) -> None:
     ("arguments", "line"),
     [
         (["nope"], "there is no verb 'nope'; there are pretrain, evaluate, demo, recipes"),
-        (["pretrain"], "pretrain needs a recipe (photographs, digits, fashion-mnist, cifar10, folder) or --resume DIR"),
-        (["pretrain", "nope"], "there is no recipe 'nope'; there are photographs, digits, fashion-mnist, cifar10, folder"),
+        (
+            ["pretrain"],
+            "pretrain needs a recipe (photographs, digits, fashion-mnist, cifar10, folder) or --resume DIR",
+        ),
+        (
+            ["pretrain", "nope"],
+            "there is no recipe 'nope'; there are photographs, digits, fashion-mnist, cifar10, folder",
+        ),
         (["pretrain", "digits", "--epochz=3"], "Unrecognized options: --epochz=3"),
         (
             ["pretrain", "digits", "--latent.kind=gauss"],
             "invalid choice 'gauss' for argument '--latent.kind'. Expected one of ('deterministic', 'bernoulli', 'gaussian').",
         ),
         (["pretrain", "digits", "--views.flip=3"], "views.flip: input should be less than or equal to 1"),
-        (["pretrain", "digits", "--batch-size=1"], "batch_size: 1 is not right: input should be greater than or equal to 2"),
-        (["pretrain", "digits", "--views.local-size=40"], "views.local_size is 40, larger than the image; at most data.size = 16"),
+        (
+            ["pretrain", "digits", "--batch-size=1"],
+            "batch_size: 1 is not right: input should be greater than or equal to 2",
+        ),
+        (
+            ["pretrain", "digits", "--views.local-size=40"],
+            "views.local_size is 40, larger than the image; at most data.size = 16",
+        ),
         (["pretrain", "digits", "--latent.dim=70000"], "latent.dim is 70000; at most 65536 bits make sense"),
         (
             ["pretrain", "digits", "--batch-size=5000"],
-            "batch_size is 5000, but there are only 1079 training images: use at most that",
+            "batch_size is 5000, but there are only 1077 training images: use at most that",
         ),
-        (["pretrain", "folder", "--data.root=/nowhere"], "data.root: /nowhere does not exist; name a folder of images"),
+        (
+            ["pretrain", "folder", "--data.root=/nowhere"],
+            "data.root: /nowhere is not a folder; it must be a folder of images",
+        ),
     ],
 )
 def test_bad_options_get_one_line(
-    arguments: list[str], line: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    line: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert refused(arguments, capsys) == line
     assert list(tmp_path.iterdir()) == []
 
 
-def test_resume_refuses_what_it_cannot_go_on_with(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resume_refuses_what_it_cannot_go_on_with(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     line = refused(["pretrain", "--resume", str(finished), "--epochs=9"], capsys)
     assert line == f"cannot resume with epochs = 9: {finished} was started with epochs = 3"
     line = refused(["pretrain", "digits", "--out", str(finished)], capsys)
@@ -255,7 +283,9 @@ def test_a_pickle_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert not (tmp_path / "harm").exists()
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = tmp_path / "run"
     options = ["--optimizer.lr=1e30", "--optimizer.warmup=0", "--checkpoint-every=1"]
     line = refused(["pretrain", *TINY, f"--out={run}", *options], capsys)
@@ -297,5 +327,9 @@ def test_unreadable_images_are_skipped_and_listed(tmp_path: Path, capsys: pytest
     views = ["--views.global-size=16", "--views.local-size=8"]
     assert main(["pretrain", "folder", *options, *views, f"--out={tmp_path / 'run'}"]) == 0
     skipped = (tmp_path / "run" / "skipped.txt").read_text()
-    assert {line.split("\t")[0] for line in skipped.splitlines()} <= {"one/cut.png", "one/empty.jpg", "two/text.jpg"}
+    assert {line.split("\t")[0] for line in skipped.splitlines()} <= {
+        "one/cut.png",
+        "one/empty.jpg",
+        "two/text.jpg",
+    }
     assert skipped
