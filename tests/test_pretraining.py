@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from PIL import Image
 
 from stochcon import rundir
 from stochcon.cli import main
-from stochcon.config import Config, Latent
+from stochcon.config import Backbone, Config, Latent, Optimizer
 from stochcon.pretraining import pretrain
 from stochcon.recipes import RECIPES, recipe
 from stochcon.training import batches, build_optimizer
@@ -123,7 +124,7 @@ def test_resumes_from_any_checkpoint(finished: Path, tmp_path: Path, step: int) 
 
 def test_every_epoch_shows_every_image_once_in_a_new_order() -> None:
     steps = [indices.tolist() for indices in batches(images=10, batch_size=3, seed=0, start=0, steps=6)]
-    epochs = [sum(steps[:3], []), sum(steps[3:], [])]
+    epochs = [[*chain(*steps[:3])], [*chain(*steps[3:])]]
     assert all(len(set(epoch)) == 9 for epoch in epochs)
     assert epochs[0] != epochs[1]
     assert [i.tolist() for i in batches(10, 3, seed=0, start=4, steps=6)] == steps[4:]
@@ -181,12 +182,20 @@ def test_own_variance_collapses_and_cross_variance_does_not(tmp_path: Path) -> N
     from stochcon.features import extract, load_model
 
     relative = {}
+    base = recipe("digits")
     for variance in ("own", "cross"):
-        config = recipe("digits").model_copy(
-            update={"latent": Latent(kind="gaussian", dim=8, variance=variance), "epochs": 12}
+        config = base.model_copy(
+            update={
+                "latent": Latent.model_validate({"kind": "gaussian", "dim": 8, "variance": variance}),
+                "data": base.data.model_copy(update={"limit": 500}),
+                "backbone": Backbone(width=8),
+                "optimizer": Optimizer(lr=1e-2),
+                "batch_size": 50,
+                "epochs": 10,
+            }
         )
         pretrain(config, tmp_path / variance, progress=False)
-        model, config = load_model(tmp_path / variance)
+        model, _ = load_model(tmp_path / variance)
         features = extract(model, data.load(config.data, "train").pixels, config.views)
         assert features.z is not None
         relative[variance] = (features.uncertainty.square().mean() / features.z.var(0).mean()).item()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import ClassVar, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution, Normal, constraints
 
@@ -241,7 +242,7 @@ class Bernoulli(nn.Module):
 
 
 class IsotropicGaussian(nn.Module):
-    """Phi is (mean, log variance) side by side. cross: the variance is read from the opposing view (section 4.2)."""
+    """Phi is (mean, sigma before its softplus) side by side. cross: the variance is read from the opposing view (section 4.2)."""
 
     n_parameters = 2
 
@@ -254,9 +255,8 @@ class IsotropicGaussian(nn.Module):
 
     def _mean_sigma(self, phi: Tensor, opposing: Tensor) -> tuple[Tensor, Tensor]:
         mean = _sampling_precision(phi)[..., : self.dim]
-        log_variance = _sampling_precision(opposing if self.cross else phi)[..., self.dim :]
-        # Beyond e^+-10 a wider or narrower Gaussian says nothing more, but its gradient overflows.
-        return mean, (0.5 * log_variance.clamp(-20, 20)).exp()
+        # Softplus, not exp: cross variance pays for a wide sigma with nothing, and would grow without bound.
+        return mean, F.softplus(_sampling_precision(opposing if self.cross else phi)[..., self.dim :])
 
     def forward(self, phi: Tensor, opposing: Tensor, temperature: float) -> Gaussian:
         return Gaussian(*self._mean_sigma(phi, opposing))

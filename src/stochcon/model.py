@@ -25,17 +25,23 @@ class Embedded(NamedTuple):
     """Of the branch that passes through the latent, (T or B, N, D)."""
 
 
-class Standardise(nn.Sequential):
-    """Extension: batch norm without parameters, to a fixed standard deviation instead of 1."""
+class Standardised(nn.Module):
+    """Extension: pi followed by a batch norm without parameters, to a fixed standard deviation."""
 
-    def __init__(self, width: int, scale: float):
-        super().__init__(
-            nn.BatchNorm1d(width, affine=False)
-        )  # a child, which can be synchronised over processes
+    def __init__(self, inputs: int, outputs: int, scale: float):
+        super().__init__()
+        self.linear = nn.Linear(inputs, outputs)
+        self.norm = nn.BatchNorm1d(outputs, affine=False)
         self.scale = scale
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.scale * super().forward(x)
+    def forward(self, h: Tensor) -> Tensor:
+        return self.scale * self.norm(self.linear(h))
+
+    def set_statistics(self, logits: Tensor) -> None:
+        """Standardise by these (N, outputs) outputs of the linear map when in evaluation mode."""
+        variance, mean = torch.var_mean(logits, dim=0)
+        self.norm.running_mean.copy_(mean)  # type: ignore[union-attr]
+        self.norm.running_var.copy_(variance)  # type: ignore[union-attr]
 
 
 class StochCon(nn.Module):
@@ -66,9 +72,8 @@ class StochCon(nn.Module):
             )
         else:
             parameters = self.latent.dim * self.latent.n_parameters
-            self.pi = nn.Linear(width, parameters)
-            if config.latent.logit_scale:
-                self.pi = nn.Sequential(self.pi, Standardise(parameters, config.latent.logit_scale))
+            scale = config.latent.logit_scale
+            self.pi = Standardised(width, parameters, scale) if scale else nn.Linear(width, parameters)
             self.rho = nn.Linear(self.latent.dim, width)
         self.head = nn.Sequential(
             nn.Linear(width, config.head.hidden, bias=False),

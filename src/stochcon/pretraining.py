@@ -12,9 +12,9 @@ from torch import Tensor
 from stochcon import data, rundir, training
 from stochcon.config import Config
 from stochcon.distributed import rank, synchronise_batch_norm, world_size
-from stochcon.model import Embedded, StochCon
+from stochcon.model import Embedded, Standardised, StochCon
 from stochcon.objective import decorrelation, multi_crop_info_nce
-from stochcon.views import make_views
+from stochcon.views import eval_view, make_views
 
 
 def loss(embedded: Embedded, config: Config) -> Tensor:
@@ -117,9 +117,32 @@ def pretrain(config: Config, out: Path | str, *, resume: bool = False, progress:
             if rank() == 0 and (done % config.checkpoint_every == 0 or done == steps):
                 training.save_checkpoint(checkpoint, done, model, optimizer, digest)
     if rank() == 0:
+        calibrate(model, images.pixels, config)
         rundir.write_tensors(out / rundir.MODEL, model.state_dict())
     fabric.barrier()
     return out
+
+
+CALIBRATION_IMAGES = 20_000
+
+
+@torch.no_grad()
+def calibrate(model: StochCon, pixels: Tensor, config: Config) -> None:
+    """Extension: the standardised logits' running statistics, measured on plain images instead of views.
+
+    Codes are made of plain images, and a bit is a logit's sign: its threshold should be their mean.
+    """
+    if not isinstance(model.pi, Standardised):
+        return
+    model.eval()
+    device = next(model.parameters()).device
+    step = -(-len(pixels) // CALIBRATION_IMAGES)
+    logits = [
+        model.pi.linear(model.backbone(eval_view(batch.to(device), config.views)))
+        for batch in pixels[::step].split(512)
+    ]
+    model.pi.set_statistics(torch.cat(logits))
+    model.train()
 
 
 def _steps_per_epoch(images: int, config: Config) -> int:

@@ -121,8 +121,8 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, digest: 
         if kind == "model":
             model_state[name] = tensor
         else:
-            index, name = name.split(".", 1)
-            optimizer_state.setdefault(int(index), {})[name] = tensor
+            parameter, slot = name.split(".", 1)
+            optimizer_state.setdefault(int(parameter), {})[slot] = tensor
     try:
         model.load_state_dict(model_state)
     except RuntimeError as error:
@@ -130,9 +130,9 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, digest: 
     groups: Any = optimizer.param_groups
     parameters: list[Tensor] = [p for group in groups for p in group["params"]]
     for index, state in optimizer_state.items():
-        for name, tensor in state.items():
+        for slot, tensor in state.items():
             if tensor.shape == parameters[index].shape:  # strides as the optimizer would have made them
-                state[name] = torch.empty_like(parameters[index]).copy_(tensor)
+                state[slot] = torch.empty_like(parameters[index]).copy_(tensor)
     optimizer.load_state_dict(
         {"state": optimizer_state, "param_groups": optimizer.state_dict()["param_groups"]}
     )

@@ -181,9 +181,9 @@ def colour_maps(
 def hue_rotation(turn: Tensor) -> Tensor:
     """Colours turned about the grey axis by a share of the circle: (V, N) -> (V, N, 3, 3).
 
-    The linear stand-in for torchvision's shift of HSV's hue, and the same for thirds of the circle. Between,
-    the hue turns equally far to within 2.3 degrees, but the channels keep their mean and distance from it where
-    HSV keeps the largest and the smallest.
+    The linear stand-in for torchvision's shift of HSV's hue, and the same for thirds of the circle.
+    Between, the hue turns as far to within 2.3 degrees, but the channels keep their mean and their
+    distance from it, where HSV keeps the largest and the smallest.
     """
     third = torch.arange(3, device=turn.device)
     weights = (1 + 2 * (2 * math.pi * (turn[..., None] - third / 3)).cos()) / 3
