@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stochcon import backbones
 from stochcon.config import Backbone, Config, Data, Latent, Views
-from stochcon.model import Embedded, StochCon
+from stochcon.model import Embedded, Standardised, StochCon
 from stochcon.objective import multi_crop_info_nce
 
 N, D, WIDTH = 3, 8, 256  # images, units of the latent, the small backbone's width whatever its channels
@@ -146,6 +146,14 @@ def test_logits_are_standardised_on_request() -> None:
     logits = model(*draw_views(4, n=16), relaxation=0.5).logits.flatten(0, 1)
     torch.testing.assert_close(logits.mean(0), torch.zeros(D), atol=1e-5, rtol=0)
     torch.testing.assert_close(logits.std(0, correction=0), torch.full((D,), 2.0), atol=0.01, rtol=0)
+
+
+@torch.no_grad()
+def test_in_evaluation_logits_are_standardised_by_the_given_statistics() -> None:
+    pi, h = Standardised(16, D, scale=2.0).eval(), torch.randn(100, 16)
+    pi.set_statistics(pi.linear(h))
+    torch.testing.assert_close(pi(h).mean(0), torch.zeros(D), atol=1e-5, rtol=0)
+    torch.testing.assert_close(pi(h).std(0), torch.full((D,), 2.0), atol=0.01, rtol=0)
 
 
 def test_grey_images() -> None:

@@ -105,9 +105,9 @@ def demo(arguments: list[str]) -> None:
         return out, epochs
 
     out, epochs = _parse(options, arguments, "stochcon demo")
-    from stochcon.demo import demo
+    from stochcon.demo import demo, shortened
 
-    demo(out, epochs)
+    demo(out, shortened(epochs) if epochs else None)
 
 
 def list_recipes(arguments: list[str]) -> None:

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from rich.console import Console
 from torch import Tensor
 
 from stochcon import data, probes, rundir
 from stochcon.config import Config
-from stochcon.evaluation import measure, show
+from stochcon.evaluation import BITS_WITHOUT_LATENT, feature_codes, pixel_codes, score, show
 from stochcon.features import Features, extract, load_model
-from stochcon.images import Images
+from stochcon.images import Images, raw_bits
 from stochcon.pretraining import pretrain
 from stochcon.recipes import recipe
 
@@ -28,57 +28,65 @@ def twin(config: Config) -> Config:
     return config.model_copy(update={"latent": config.latent.model_copy(update={"kind": "deterministic"})})
 
 
-def demo(out: Path, epochs: int | None = None) -> None:
+def demo(out: Path, config: Config | None = None) -> None:
     """Train both, print one table, and save `bits.png` and metrics.json in `out`, replacing an earlier demo there.
 
-    Raises ValueError when `out` holds something else.
+    config: of the Bernoulli model; by default the recipe `photographs`, shortened. Raises ValueError when
+    `out` holds something else.
     """
     if out.exists() and any(out.iterdir()) and not (out / "bernoulli" / rundir.CONFIG).exists():
         raise ValueError(f"{out} is not empty and holds no demo: choose another --out")
     console = Console()
-    config = recipe("photographs").model_copy(update={"epochs": epochs or EPOCHS})
-    runs = {"bernoulli": config, "simclr": twin(config)}
-    features: dict[str, tuple[Features, Features]] = {}
+    config = config or shortened()
+    bits = config.latent.dim or BITS_WITHOUT_LATENT
     train, test = data.load(config.data, "train"), data.load(config.data, "test")
     console.print(
-        f"{len(train):,} patches of {len(train.classes)} photographs; {config.latent.dim} bits each, no labels in training."
+        f"{len(train):,} patches of {len(train.classes)} photographs; {bits} bits each, learned without labels."
     )
-    for name, run in runs.items():
+    features: dict[str, tuple[Features, Features]] = {}
+    for name, run in {"bernoulli": config, "simclr": twin(config)}.items():
         shutil.rmtree(out / name, ignore_errors=True)
         pretrain(run.model_copy(update={"recipe": name}), out / name)
         model, _ = load_model(out / name)
         features[name] = extract(model, train.pixels, config.views), extract(model, test.pixels, config.views)
-    console.print("Comparing with the baselines ...")
-    metrics = measure(train, test, *features["bernoulli"], bits=config.latent.dim or 64)
-    simclr = measure(train, test, *features["simclr"], bits=config.latent.dim or 64)
-    metrics |= {
-        f"{probe}.simclr-{key}": simclr[f"{probe}.{key}"]
-        for probe in ("linear", "knn")
-        for key in ("h", "h-itq")
-    }
-    rundir.write_json(out / rundir.METRICS, metrics)
-    show(metrics, f"{len(test):,} test patches, {config.epochs} epochs", console)
-    picture = out / "bits.png"
-    draw(train, test, *features["bernoulli"], *features["simclr"]).savefig(picture, dpi=150)
+    assert train.labels is not None and test.labels is not None
+    with console.status("comparing with the baselines"):
+        theirs = {f"simclr-{name}": code for name, code in feature_codes(*features["simclr"], bits).items()}
+        codes = pixel_codes(train, test, bits) | theirs | feature_codes(*features["bernoulli"], bits)
+        metrics = score(codes, train.labels, test.labels)
+        bits_of_test = features["bernoulli"][1].bits
+        assert bits_of_test is not None
+        metrics |= probes.count_bits(bits_of_test) | {"compression": raw_bits(test) / bits}
+        rundir.write_json(out / rundir.METRICS, metrics)
+        picture = out / "bits.png"
+        draw(train, test, features["bernoulli"], features["simclr"]).savefig(picture, dpi=150)
+    show(metrics, f"{len(test):,} test patches after {config.epochs} epochs", console)
     console.print(f"What single bits see, and accuracy against the number of bits: {picture}")
 
 
-def draw(
-    train: Images, test: Images, ours: Features, ours_test: Features, simclr: Features, simclr_test: Features
-) -> Figure:
+def shortened(epochs: int = EPOCHS) -> Config:
+    """The recipe `photographs`, made short."""
+    return recipe("photographs").model_copy(update={"epochs": epochs})
+
+
+Pair = tuple[Features, Features]
+"""Of the training and of the test images."""
+
+
+def draw(train: Images, test: Images, ours: Pair, simclr: Pair) -> Figure:
     """Left: test patches that turn single bits on and off. Right: accuracy of Hamming kNN against the number of bits."""
     figure = Figure(figsize=(13, 5.6), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1.25, 1), squeeze=False)[0]
-    _draw_bits(left, test, ours, ours_test)
-    _draw_curve(right, train, test, ours, ours_test, simclr, simclr_test)
+    _draw_bits(left, test, ours[1])
+    _draw_curve(right, train, test, ours, simclr)
     return figure
 
 
-def _draw_bits(figure: Figure, test: Images, train_features: Features, features: Features) -> None:
+def _draw_bits(figure: SubFigure, test: Images, features: Features) -> None:
     assert features.z is not None and features.bits is not None
     figure.suptitle("What single bits see: the surest patches, at most one a photograph")
     axes = figure.subplots(SHOWN_BITS, 2 * SHOWN_PATCHES + 1, squeeze=False)
-    for row, bit in zip(axes, informative(features.bits, test.labels, SHOWN_BITS), strict=True):
+    for row, bit in zip(axes, informative(features.bits, SHOWN_BITS), strict=True):
         for axis in row:
             axis.axis("off")
         order = features.z[:, bit].argsort()
@@ -95,7 +103,7 @@ def _draw_bits(figure: Figure, test: Images, train_features: Features, features:
     axes[0, SHOWN_PATCHES + 1 + SHOWN_PATCHES // 2].set_title("off", fontsize=11)
 
 
-def informative(bits: Tensor, labels: Tensor | None, count: int) -> list[int]:
+def informative(bits: Tensor, count: int) -> list[int]:
     """The bits nearest to half on, each unlike those already chosen: (N, D) booleans to `count` indices."""
     sign = bits.float() - bits.float().mean(0)
     sign = sign / sign.norm(dim=0).clamp_min(1e-6)
@@ -123,19 +131,11 @@ def distinct(order: Tensor, labels: Tensor | None, count: int) -> list[int]:
     return chosen
 
 
-def _draw_curve(
-    figure: Figure,
-    train: Images,
-    test: Images,
-    ours: Features,
-    ours_test: Features,
-    simclr: Features,
-    simclr_test: Features,
-) -> None:
-    assert ours.bits is not None and ours_test.bits is not None
-    assert train.labels is not None and test.labels is not None
+def _draw_curve(figure: SubFigure, train: Images, test: Images, ours: Pair, simclr: Pair) -> None:
+    bits, test_bits = ours[0].bits, ours[1].bits
+    assert bits is not None and test_bits is not None
     pixels, test_pixels = train.pixels.flatten(1).float(), test.pixels.flatten(1).float()
-    total = ours.bits.shape[1]
+    total = bits.shape[1]
     widths = [width for width in (4, 8, 16, 24, 32, 48, 64, 128, 256) if width < total] + [total]
     rng = np.random.default_rng(0)
     subsets = {width: torch.from_numpy(rng.permutation(total)[:width].copy()) for width in widths}
@@ -146,12 +146,12 @@ def _draw_curve(
 
     curves = {
         f"StochCon's {total} bits, a random few of them": (
-            [accuracy((ours.bits[:, s], ours_test.bits[:, s])) for s in subsets.values()],
+            [accuracy((bits[:, s], test_bits[:, s])) for s in subsets.values()],
             "o-",
             "black",
         ),
         "SimCLR's h, ITQ": (
-            [accuracy(probes.itq(simclr.h, simclr_test.h, w)) for w in widths],
+            [accuracy(probes.itq(simclr[0].h, simclr[1].h, w)) for w in widths],
             "s--",
             "tab:blue",
         ),

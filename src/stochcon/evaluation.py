@@ -31,37 +31,46 @@ def evaluate(directory: Path | str, split: Split = "test") -> dict[str, float]:
     if not len(test):
         raise ValueError(f"{config.data.root} has no {split} images")
     a, b = extract(model, train.pixels, config.views), extract(model, test.pixels, config.views)
-    metrics = measure(train, test, a, b, config.latent.dim or BITS_WITHOUT_LATENT)
+    bits = config.latent.dim or BITS_WITHOUT_LATENT
+    codes = pixel_codes(train, test, bits) | feature_codes(a, b, bits)
+    metrics = score(codes, train.labels, test.labels)
+    if b.bits is not None:
+        metrics |= probes.count_bits(b.bits) | {"compression": raw_bits(test) / b.bits.shape[1]}
     metrics["seed"] = config.seed
-    name = rundir.METRICS if split == "test" else f"metrics-{split}.json"
-    rundir.write_json(directory / name, metrics)
+    rundir.write_json(directory / (rundir.METRICS if split == "test" else f"metrics-{split}.json"), metrics)
     return metrics
 
 
-def measure(train: Images, test: Images, a: Features, b: Features, bits: int) -> dict[str, float]:
-    """The metrics of features a (of the training images) and b (of the test images); baselines get as many bits."""
-    pixels, test_pixels = train.pixels.flatten(1).float() / 255, test.pixels.flatten(1).float() / 255
-    if b.bits is not None:
-        bits = b.bits.shape[1]
-    rows: dict[str, tuple[Tensor, Tensor]] = {
-        "pixels": (pixels, test_pixels),
-        "pixels-pca-sign": probes.pca_sign(pixels, test_pixels, bits),
-        "pixels-itq": probes.itq(pixels, test_pixels, bits),
-        "h": (a.h, b.h),
-        "h-itq": probes.itq(a.h, b.h, bits),
+Codes = dict[str, tuple[Tensor, Tensor]]
+"""By name: (N, D) of the training images, (M, D) of those to classify."""
+
+
+def pixel_codes(train: Images, test: Images, bits: int) -> Codes:
+    """Raw pixels, and the codes of as many bits that can be had of them without training a network."""
+    x, y = train.pixels.flatten(1).float() / 255, test.pixels.flatten(1).float() / 255
+    return {
+        "pixels": (x, y),
+        "pixels-pca-sign": probes.pca_sign(x, y, bits),
+        "pixels-itq": probes.itq(x, y, bits),
     }
+
+
+def feature_codes(a: Features, b: Features, bits: int) -> Codes:
+    """h, as many bits of it from ITQ, and the latent's z and bits where it has them."""
+    codes: Codes = {"h": (a.h, b.h), "h-itq": probes.itq(a.h, b.h, bits)}
     if a.z is not None and b.z is not None:
-        rows["z"] = a.z, b.z
+        codes["z"] = a.z, b.z
     if a.bits is not None and b.bits is not None:
-        rows["bits"] = a.bits, b.bits
-    assert train.labels is not None and test.labels is not None
+        codes["bits"] = a.bits, b.bits
+    return codes
+
+
+def score(codes: Codes, train_labels: Tensor, test_labels: Tensor) -> dict[str, float]:
+    """`linear.NAME` and `knn.NAME` of every code, in per cent."""
     metrics: dict[str, float] = {}
-    for name, (x, y) in rows.items():
-        metrics[f"linear.{name}"] = round(probes.linear_top1(x, train.labels, y, test.labels), 2)
-        metrics[f"knn.{name}"] = round(probes.knn_top1(x, train.labels, y, test.labels), 2)
-    if b.bits is not None:
-        metrics |= probes.count_bits(b.bits)
-        metrics["compression"] = raw_bits(test) / bits
+    for name, (x, y) in codes.items():
+        metrics[f"linear.{name}"] = round(probes.linear_top1(x, train_labels, y, test_labels), 2)
+        metrics[f"knn.{name}"] = round(probes.knn_top1(x, train_labels, y, test_labels), 2)
     return metrics
 
 
@@ -69,6 +78,8 @@ NAMES = {
     "pixels": "raw pixels",
     "pixels-pca-sign": "pixels, PCA signs",
     "pixels-itq": "pixels, ITQ",
+    "simclr-h": "SimCLR's h",
+    "simclr-h-itq": "SimCLR's h, ITQ",
     "h": "h, the backbone's output",
     "h-itq": "h, ITQ",
     "z": "z, the latent's mean",

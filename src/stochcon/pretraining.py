@@ -73,7 +73,7 @@ def pretrain(config: Config, out: Path | str, *, resume: bool = False, progress:
     mine = slice(rank() * config.batch_size // world_size(), (rank() + 1) * config.batch_size // world_size())
     warmup = round(config.optimizer.warmup * per_epoch)
     recent: list[Tensor] = []  # losses since the last look at them, which waits for the device
-    since = time.perf_counter()
+    began = since = time.perf_counter()
     with training.progress_bar(progress and rank() == 0) as bar:
         task = bar.add_task(
             config.recipe, total=steps, completed=start, batch_size=config.batch_size, loss=float("nan")
@@ -109,6 +109,7 @@ def pretrain(config: Config, out: Path | str, *, resume: bool = False, progress:
                             "loss": mean,
                             "lr": lr,
                             "relaxation": relaxation,
+                            "seconds": round(since - began, 1),
                             "images_per_second": round(len(recent) * config.batch_size / seconds, 1),
                             "active": (embedded.logits > 0).float().mean().item(),
                         }

@@ -26,7 +26,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
-from timm.optim import Lars
+from timm.optim.lars import Lars
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
