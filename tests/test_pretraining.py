@@ -18,12 +18,15 @@ import pytest
 import torch
 from PIL import Image
 
-from stochcon import rundir
+from stochcon import data, rundir
 from stochcon.cli import main
-from stochcon.config import Backbone, Config, Latent, Optimizer
-from stochcon.pretraining import pretrain
+from stochcon.config import Backbone, Config, Latent
+from stochcon.features import extract
+from stochcon.model import StochCon
+from stochcon.pretraining import loss
 from stochcon.recipes import RECIPES, recipe
 from stochcon.training import batches, build_optimizer
+from stochcon.views import make_views
 
 TINY = [
     "digits",
@@ -88,7 +91,7 @@ def test_killed_in_mid_epoch_and_resumed_ends_with_the_same_bits(finished: Path,
     process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())})
     checkpoint = run / rundir.CHECKPOINT
     while process.poll() is None and not checkpoint.exists():
-        time.sleep(0.001)
+        time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
     step = int(rundir.read_tensors(checkpoint)[1]["step"])
@@ -131,8 +134,6 @@ def test_every_epoch_shows_every_image_once_in_a_new_order() -> None:
 
 
 def test_biases_and_norms_are_excluded_from_decay_and_adaptation() -> None:
-    from stochcon.model import StochCon
-
     config = recipe("digits")
     model = StochCon(config)
     lars = config.optimizer.model_copy(update={"name": "lars", "weight_decay": 0.1})
@@ -176,31 +177,32 @@ def test_a_run_is_evaluated_on_its_bits(finished: Path) -> None:
     assert 0 < metrics["active"] < 100
 
 
-def test_own_variance_collapses_and_cross_variance_does_not(tmp_path: Path) -> None:
+def test_own_variance_collapses_and_cross_variance_does_not() -> None:
     """Section 4.2, relative to the spread of the means, in a short run."""
-    from stochcon import data
-    from stochcon.features import extract, load_model
-
-    relative = {}
     base = recipe("digits")
+    images = data.load(base.data.model_copy(update={"limit": 64}), "train").pixels
+    relative = {}
     for variance in ("own", "cross"):
         config = base.model_copy(
             update={
                 "latent": Latent.model_validate({"kind": "gaussian", "dim": 8, "variance": variance}),
-                "data": base.data.model_copy(update={"limit": 500}),
-                "backbone": Backbone(width=8),
-                "optimizer": Optimizer(lr=1e-2),
-                "batch_size": 50,
-                "epochs": 10,
+                "views": base.views.model_copy(update={"local_views": 0}),
+                "backbone": Backbone(width=4),
             }
         )
-        pretrain(config, tmp_path / variance, progress=False)
-        model, _ = load_model(tmp_path / variance)
-        features = extract(model, data.load(config.data, "train").pixels, config.views)
+        torch.manual_seed(0)
+        model = StochCon(config)
+        optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+        for _ in range(180):
+            value = loss(model(*make_views(images, config.views), relaxation=1.0), config)
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+        features = extract(model, images, config.views)
         assert features.z is not None
         relative[variance] = (features.uncertainty.square().mean() / features.z.var(0).mean()).item()
-    assert relative["own"] < 0.1 * relative["cross"]
-    assert relative["cross"] > 0.05
+    assert relative["own"] < 0.2
+    assert relative["cross"] > 1
 
 
 def test_python_api_and_module_entry(tmp_path: Path) -> None:
@@ -307,17 +309,47 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
     assert not (run / rundir.MODEL).exists()
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_leaves_the_last_checkpoint(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = tmp_path / "run"
-    config = recipe("digits")
-    rundir.create(run, config)
-    path = run / rundir.MODEL
-    rundir.write(path, b"old")
-    (run / (rundir.MODEL + ".partial")).symlink_to("/dev/full")
-    with pytest.raises(OSError, match=r"No space left on device; .*model.safetensors is left as it was"):
-        rundir.write(path, b"new" * 10_000)
-    assert path.read_bytes() == b"old"
-    assert not (run / (rundir.MODEL + ".partial")).exists()
+    rundir.create(run, rundir.read_config(finished))
+    path = run / rundir.CHECKPOINT
+    old = path.with_name("last.safetensors.partial")
+    old.parent.mkdir()
+    old.symlink_to("/dev/full")  # every write to the next checkpoint finds no space
+    line = refused(["pretrain", "--resume", str(run), "--quiet"], capsys)
+    assert line == f"[Errno 28] No space left on device; {path} is left as it was: '{old}'"
+    assert not old.is_symlink()
+    assert main(["pretrain", "--resume", str(run), "--quiet"]) == 0  # with space again
+    assert digest(run) == digest(finished)
+
+
+def test_torchrun_starts_the_same_command(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "stochcon",
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, "pretrain", *TINY, f"--out={run}"], env=environment, check=True)
+    steps = [json.loads(line)["step"] for line in (run / rundir.LOG).read_text().splitlines()]
+    assert steps == [2, 4, 6, 8, 10, 12]
+    assert main(["evaluate", str(run), "--split=validation"]) == 0
+
+
+@pytest.mark.parametrize(
+    "options", [["--precision=bf16-mixed"], ["--optimizer.name=lars", "--optimizer.lr=0.1"]]
+)
+def test_other_precisions_and_optimizers_train(options: list[str], tmp_path: Path) -> None:
+    assert tiny(tmp_path / "run", *options) == 0
+    log = [json.loads(line) for line in (tmp_path / "run" / rundir.LOG).read_text().splitlines()]
+    assert log[-1]["loss"] < 1.5 * log[0]["loss"]
 
 
 def test_unreadable_images_are_skipped_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,9 +1,12 @@
 """Probes against slow oracles."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.model_selection import StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 
 from stochcon import probes
@@ -94,3 +97,60 @@ def test_itq_loses_less_than_pca_signs() -> None:
 def test_bits_are_counted() -> None:
     bits = torch.tensor([[1, 0, 1, 0], [1, 0, 0, 1]], dtype=torch.bool)
     assert probes.count_bits(bits) == {"bits": 4, "active": 50.0, "dead": 2}
+
+
+def slow_forest_f1(x: np.ndarray, y: np.ndarray, count: int, seed: int, rank_on_all: bool = False) -> float:
+    """Section 4.1 as it reads, with F1 from its definition. rank_on_all: the mistake of looking at the test fold."""
+    over_folds = []
+    for train, test in StratifiedKFold(5, shuffle=True, random_state=seed).split(x, y):
+        seen = np.concatenate([train, test]) if rank_on_all else train
+        importance = RandomForestClassifier(100, random_state=seed).fit(x[seen], y[seen]).feature_importances_
+        best = sorted(range(x.shape[1]), key=lambda unit: -importance[unit])[:count]
+        guesses = RandomForestClassifier(100, random_state=seed).fit(x[train][:, best], y[train])
+        guess, truth = guesses.predict(x[test][:, best]), y[test]
+        over_classes = []
+        for c in np.unique(y):
+            hits = sum((guess == c) & (truth == c))
+            wrong = sum((guess == c) & (truth != c)) + sum((guess != c) & (truth == c))
+            over_classes.append(2 * hits / (2 * hits + wrong))
+        over_folds.append(sum(over_classes) / len(over_classes))
+    return sum(over_folds) / len(over_folds)
+
+
+def test_forest_f1_equals_a_slow_transcription() -> None:
+    x, labels = blobs(90, 6, 4)
+    features = x + torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    got = probes.forest_f1(features, labels, [1, 4], seed=7)
+    slow = {n: slow_forest_f1(features.numpy(), labels.numpy(), n, seed=7) for n in (1, 4)}
+    assert got == pytest.approx(slow)
+    assert 0.3 < got[1] < got[4] < 1
+
+
+def test_forest_ranks_units_without_the_held_out_fold() -> None:
+    """Among many units of noise some fit any labels: chosen with the held-out images, they would seem to tell."""
+    noise = torch.rand(40, 800, generator=torch.Generator().manual_seed(0)) < 0.5
+    labels = torch.arange(40) % 2
+    honest = probes.forest_f1(noise, labels, [10])[10]
+    peeking = slow_forest_f1(noise.numpy(), labels.numpy(), 10, seed=0, rank_on_all=True)
+    assert honest < 0.6
+    assert peeking > 0.75
+
+
+def test_forest_says_what_is_wrong_with_units_and_labels() -> None:
+    x, labels = blobs(30, 4, 0)
+    with pytest.raises(ValueError, match="units is 5; it must be from 1 to the 4 that there are"):
+        probes.forest_f1(x, labels, [2, 5])
+    labels[labels == 2] = 0
+    labels[:3] = 2
+    with pytest.raises(ValueError, match="class 2 has 3 images, fewer than the 5 folds"):
+        probes.forest_f1(x, labels, [2])
+
+
+def test_aggregate_variance_is_the_noise_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    sigma = torch.rand(400, 3, generator=generator)
+    mean = 10 * torch.randn(400, 3, generator=generator)
+    draws = mean + sigma * torch.randn(2000, 400, 3, generator=generator)
+    within = draws.var(0).mean().item()  # of every image and dimension over its draws
+    assert probes.aggregate_variance(sigma) == pytest.approx(within, rel=0.01)
+    assert probes.aggregate_variance(torch.zeros(5, 2)) == 0

@@ -4,8 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stochcon.codes import Codes
+    from stochcon.codes import read as read_codes
     from stochcon.config import Config
     from stochcon.data import load as load_data
+    from stochcon.encoding import encode
     from stochcon.evaluation import evaluate
     from stochcon.features import Features, extract, load_model
     from stochcon.objective import info_nce
@@ -13,26 +16,32 @@ if TYPE_CHECKING:
     from stochcon.recipes import recipe
 
 __all__ = [
+    "Codes",
     "Config",
     "Features",
+    "encode",
     "evaluate",
     "extract",
     "info_nce",
     "load_data",
     "load_model",
     "pretrain",
+    "read_codes",
     "recipe",
 ]
 
 _HOMES = {
+    "Codes": ("codes", "Codes"),
     "Config": ("config", "Config"),
     "Features": ("features", "Features"),
+    "encode": ("encoding", "encode"),
     "evaluate": ("evaluation", "evaluate"),
     "extract": ("features", "extract"),
     "info_nce": ("objective", "info_nce"),
     "load_data": ("data", "load"),
     "load_model": ("features", "load_model"),
     "pretrain": ("pretraining", "pretrain"),
+    "read_codes": ("codes", "read"),
     "recipe": ("recipes", "recipe"),
 }
 

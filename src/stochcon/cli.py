@@ -23,6 +23,8 @@ usage: stochcon VERB ...
 
   pretrain RECIPE     learn a representation without labels; --resume DIR goes on with a run
   evaluate DIR        what a run's features and bits are worth, beside the baselines
+  encode DIR IMAGES   codes of a folder's or a data set's images, as a Parquet file
+  search CODES QUERY  the images of a file of codes that are nearest to one
   demo                the main job, shortened, with a table and a picture
   recipes             what can be pretrained, at what cost, with what result
 
@@ -94,6 +96,57 @@ def evaluate(arguments: list[str]) -> None:
     show(metrics, f"{directory}, {split} images")
 
 
+def encode(arguments: list[str]) -> None:
+    def options(
+        directory: tyro.conf.Positional[Path],
+        images: tyro.conf.Positional[str],
+        out: Path = Path("codes.parquet"),
+        split: Literal["train", "validation", "test"] | None = None,
+        quiet: bool = False,
+    ) -> tuple[Path, str, Path, Literal["train", "validation", "test"] | None, bool]:
+        """Write the codes of images, packed bits and an uncertainty for each, to a Parquet file.
+
+        Args:
+            directory: A finished run with a Bernoulli latent.
+            images: A folder, or the name of a data set.
+            out: The file of codes.
+            split: Only the images of this split; by default all.
+            quiet: Show no progress bar.
+        """
+        return directory, images, out, split, quiet
+
+    directory, images, out, split, quiet = _parse(options, arguments, "stochcon encode")
+    from stochcon.encoding import encode
+
+    count, skipped = encode(directory, images, out, split, progress=not quiet)
+    if skipped:
+        print(f"Some images cannot be read: {skipped} lists them")
+    print(f"{count} codes are in {out}. Next: stochcon search {out} ID")
+
+
+def search(arguments: list[str]) -> None:
+    def options(
+        codes: tyro.conf.Positional[Path],
+        query: tyro.conf.Positional[str],
+        k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 10,
+        run: Path | None = None,
+    ) -> tuple[Path, str, int, Path | None]:
+        """List the images whose codes differ from that of the query in the fewest bits.
+
+        Args:
+            codes: A file that stochcon encode wrote.
+            query: An id in that file, or an image file.
+            k: How many to list.
+            run: The run that made the codes; needed to encode an image file.
+        """
+        return codes, query, k, run
+
+    codes, query, k, run = _parse(options, arguments, "stochcon search")
+    from stochcon.search import search, show
+
+    show(search(codes, query, k, run), f"nearest to {query}")
+
+
 def demo(arguments: list[str]) -> None:
     def options(out: Path = Path("runs/demo"), epochs: int | None = None) -> tuple[Path, int | None]:
         """Pretrain a Bernoulli StochCon and its SimCLR twin on photographs, compare, and draw the bits.
@@ -125,6 +178,8 @@ def list_recipes(arguments: list[str]) -> None:
 VERBS: dict[str, Callable[[list[str]], None]] = {
     "pretrain": pretrain,
     "evaluate": evaluate,
+    "encode": encode,
+    "search": search,
     "demo": demo,
     "recipes": list_recipes,
 }

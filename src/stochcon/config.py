@@ -107,7 +107,7 @@ class Latent(Frozen):
     logit_scale: NotNegative = 0.0
     """Extension: batch-normalise the logits to this standard deviation, so that every bit is used; 0: off."""
     decorrelation: NotNegative = 0.0
-    """Extension: weight of the squared off-diagonal correlations of the logits."""
+    """Extension: weight of the squared off-diagonal correlations of the logits; SimCLR has none and ignores it."""
 
 
 class Head(Frozen):
@@ -162,6 +162,8 @@ class Config(Frozen):
         for name in ("mean", "std"):
             if len(getattr(self.views, name)) != self.data.channels:
                 raise ValueError(f"views.{name} must have data.channels = {self.data.channels} numbers")
+        if self.latent.projection == "identity" and self.latent.logit_scale:
+            raise ValueError("latent.logit_scale needs --latent.projection linear")
         if self.latent.dim is not None and self.latent.dim > 65536:
             raise ValueError(f"latent.dim is {self.latent.dim}; at most 65536 bits make sense")
         return self

@@ -36,9 +36,7 @@ def list_folder(root: Path, size: int) -> tuple[tuple[str, ...], dict[Split, lis
     """
     if not root.is_dir():
         raise ValueError(f"data.root: {root} is not a folder; it must be a folder of images")
-    found = (path for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
-    paths = sorted(path.relative_to(root) for path in found)
-    paths = [path for path in paths if not any(part.startswith(".") for part in path.parts)]
+    paths = image_paths(root)
     if not paths:
         raise ValueError(f"data.root: {root} has no images; their names must end in {' '.join(EXTENSIONS)}")
 
@@ -61,6 +59,13 @@ def list_folder(root: Path, size: int) -> tuple[tuple[str, ...], dict[Split, lis
         label = labels[folder[0]] if labels else None
         splits[split].append(Source(path.as_posix(), label, partial(open_image, root / path, size)))
     return tuple(labels), splits
+
+
+def image_paths(root: Path) -> list[Path]:
+    """The image files below a folder, in order; relative to it."""
+    found = (path for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+    paths = sorted(path.relative_to(root) for path in found)
+    return [path for path in paths if not any(part.startswith(".") for part in path.parts)]
 
 
 def drawn_split(path: str, shares: dict[Split, float]) -> Split:

@@ -20,7 +20,7 @@ from stochcon.views import eval_view, make_views
 def loss(embedded: Embedded, config: Config) -> Tensor:
     """Equation 1 over every pair of views, and the extension's term where it is asked for."""
     total = multi_crop_info_nce(embedded.top, embedded.bottom, config.temperature)
-    if config.latent.decorrelation:
+    if config.latent.decorrelation and config.latent.kind != "deterministic":
         total = total + config.latent.decorrelation * decorrelation(embedded.logits)
     return total
 
@@ -46,7 +46,7 @@ def pretrain(config: Config, out: Path | str, *, resume: bool = False, progress:
     steps = per_epoch * config.epochs
 
     torch.manual_seed(training.number(config.seed))
-    model = StochCon(config).to(memory_format=torch.channels_last)
+    model = StochCon(config).to(fabric.device, memory_format=torch.channels_last)
     if config.sync_batch_norm and world_size() > 1:
         synchronise_batch_norm(model)
     if config.compile:

@@ -79,6 +79,13 @@ def make_views(images: Tensor, config: Views) -> tuple[Tensor, Tensor]:
     return global_views, _render(images, draw_views(images, small, config), small.size, config)
 
 
+def global_view(images: Tensor, config: Views) -> Tensor:
+    """The first of the global views of `make_views` alone: uint8 (N, C, H, W) -> (N, C, G, G)."""
+    _check(images, config)
+    kind = Kind(config.global_size, config.global_scale, config.blur[:1], config.solarize[:1])
+    return _render(images, draw_views(images, kind, config), kind.size, config)[0]
+
+
 def eval_view(images: Tensor, config: Views) -> Tensor:
     """The whole image at the global size, normalised, nothing random: uint8 (N, C, H, W) -> (N, C, G, G).
 

@@ -1,0 +1,112 @@
+"""Ridge regression and its targets, against closed forms."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stochcon import data
+from stochcon.config import Data
+from stochcon.regression import ridge_r2, targets, turned
+
+
+def test_ridge_reads_what_is_there_and_nothing_else() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(600, 8, generator=generator)
+    x[:, 7] = 0  # a unit that never changes
+    noise = torch.randn(600, generator=generator)
+    signal = x @ torch.arange(8.0)
+    y = {
+        "exact": signal + 100,
+        "half": signal / signal.std() + noise,
+        "nothing": torch.randn(600, generator=generator),
+    }
+    first, last = ({name: t[part] for name, t in y.items()} for part in (slice(400), slice(400, None)))
+    scale = torch.tensor([1e-3, 1e3, 1, 1, 1, 1, 1, 1])
+    r2 = ridge_r2(x[:400], first, x[400:], last)
+    assert list(r2) == ["exact", "half", "nothing"]
+    assert ridge_r2(x[:400] * scale, first, x[400:] * scale, last) == pytest.approx(r2, abs=1e-6)
+    assert -0.05 < r2["nothing"] < 0.05  # a penalty chosen for each target shrinks it to the mean
+    assert 0.3 < r2["half"] < 0.7 < 0.999 < r2["exact"]
+
+
+def test_ridge_takes_bits_and_equals_the_closed_form_for_its_penalty() -> None:
+    generator = torch.Generator().manual_seed(1)
+    bits = torch.rand(300, 6, generator=generator) < 0.5
+    y = bits.double() @ torch.arange(6.0).double() + torch.randn(300, generator=generator).double()
+    train, test = bits[:200], bits[200:]
+    got = ridge_r2(train, {"y": y[:200]}, test, {"y": y[200:]})["y"]
+    a = (train.double() - train.double().mean(0)) / train.double().std(0)
+    b = (test.double() - train.double().mean(0)) / train.double().std(0)
+
+    def fit(rows: torch.Tensor, alpha: float) -> torch.Tensor:
+        x, t = a[rows], y[:200][rows]
+        x_mean, t_mean = x.mean(0), t.mean()
+        gram = (x - x_mean).T @ (x - x_mean) + alpha * torch.eye(6)
+        weights = torch.linalg.solve(gram, (x - x_mean).T @ (t - t_mean))
+        return torch.cat([weights, (t_mean - x_mean @ weights)[None]])
+
+    def left_out(alpha: float) -> float:  # leave-one-out error, one fit for each image
+        error = 0.0
+        for i in range(200):
+            w = fit(torch.arange(200) != i, alpha)
+            error += float((a[i] @ w[:6] + w[6] - y[i]) ** 2)
+        return error
+
+    alphas = [10 ** (e / 2) for e in range(-4, 13)]
+    w = fit(torch.ones(200, dtype=torch.bool), min(alphas, key=left_out))
+    truth = y[200:]
+    slow = 1 - (b @ w[:6] + w[6] - truth).square().sum() / (truth - truth.mean()).square().sum()
+    assert got == pytest.approx(slow.item(), abs=1e-9)
+
+
+@given(st.integers(1, 8), st.integers(1, 8), st.integers(0, 8), st.integers(0, 8), st.integers(1, 255))
+def test_the_targets_of_a_rectangle(width: int, height: int, left: int, top: int, value: int) -> None:
+    image = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
+    image[:, :, top : top + height, left : left + width] = value
+    got = {name: t.item() for name, t in targets(image).items()}
+    assert got["ink"] == pytest.approx(width * height * value / 255 / 256)
+    assert got["x"] == pytest.approx((left + width / 2) / 16, abs=0.05)
+    assert got["y"] == pytest.approx((top + height / 2) / 16, abs=0.05)
+    if value > 100 and width * height > 3:  # enough ink for the trace of it everywhere not to count
+        assert got["shape"] == pytest.approx(math.log(width / height), abs=0.03)
+
+
+def test_an_empty_image_has_targets_too() -> None:
+    got = targets(torch.zeros(1, 1, 8, 8, dtype=torch.uint8))
+    assert {name: round(t.item(), 5) for name, t in got.items()} == {"ink": 0, "x": 0.5, "y": 0.5, "shape": 0}
+
+
+def test_an_image_is_turned_by_the_angle_that_is_told() -> None:
+    """The inclination of a bar, by its second moments, is the angle, counter-clockwise."""
+    bars = torch.zeros(60, 1, 33, 33, dtype=torch.uint8)
+    bars[:, :, 15:18, 9:24] = 255
+    images, angle = turned(bars, seed=3)
+    weight = images[:, 0].double()
+    weight = weight / weight.sum((1, 2), keepdim=True)
+    x = torch.arange(33).double() - 16
+    xx, yy = (weight.sum(1) @ x.square()), (weight.sum(2) @ x.square())
+    xy = torch.einsum("nij,i,j->n", weight, -x, x)  # rows count downwards
+    inclination = (0.5 * torch.atan2(2 * xy, xx - yy)).rad2deg()
+    assert (inclination - angle).abs().max() < 1
+    assert angle.min() < -35
+    assert angle.max() > 35
+
+
+def test_no_corner_tells_the_angle() -> None:
+    """The result has only what is within half a side of the centre, whatever the angle."""
+    image = torch.zeros(200, 1, 64, 64, dtype=torch.uint8)
+    place = torch.arange(64) - 31.5
+    image[:, :, (place[:, None].square() + place.square()).sqrt() > 33] = 255
+    images, _ = turned(image, limit=180)
+    assert images.max() == 0
+
+
+def test_turning_is_the_same_for_the_same_seed() -> None:
+    pixels = data.load(Data(name="digits", size=16, channels=1), "validation").pixels[:20]
+    (a, angle_a), (b, angle_b), (c, _) = turned(pixels, 1), turned(pixels, 1), turned(pixels, 2)
+    assert torch.equal(a, b)
+    assert torch.equal(angle_a, angle_b)
+    assert not torch.equal(a, c)
