@@ -79,8 +79,8 @@ def test_packing_keeps_every_bit_in_its_place(d: int, n: int, seed: int) -> None
 )
 def test_slicing_is_that_of_the_rows(index: Any) -> None:
     whole, bits = make(5, 13), random_bits(5, 13, 0)
-    part = whole[index if index != [] else np.array([], int)]
-    rows = np.arange(5)[index if index != [] else np.array([], int)]
+    part = whole[index]
+    rows = np.arange(5)[index]
     assert (part.unpack() == bits[rows]).all()
     assert part.ids.tolist() == [whole.ids[i] for i in rows]
     assert part.uncertainty.tolist() == [whole.uncertainty[i] for i in rows]
@@ -218,9 +218,8 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
     expected = {"version": 1, "bits": 13, "bit_order": "little", "latent": "bernoulli", "model": "a" * 64}
     assert json.loads(pq.read_schema(tmp_path / "codes.parquet").metadata[b"stochcon"]) == expected
     query = f"SELECT decode(value) FROM parquet_kv_metadata('{tmp_path}/codes.parquet') WHERE decode(key) = 'stochcon'"
-    row = duckdb.sql(query).fetchone()
-    assert row is not None
-    assert json.loads(row[0]) == expected
+    ((value,),) = duckdb.execute(query).fetchall()
+    assert json.loads(value) == expected
 
 
 def test_a_file_is_hardly_larger_than_its_codes(tmp_path: Path) -> None:
@@ -242,7 +241,7 @@ def refusal(path: Path, **options: str) -> str:
 
 def test_a_file_cut_at_any_length_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "codes.parquet"
-    write(make(12, 13), path)
+    write(make(3, 13), path)
     content = path.read_bytes()
     for length in range(len(content)):
         path.write_bytes(content[:length])
@@ -251,7 +250,7 @@ def test_a_file_cut_at_any_length_is_refused(tmp_path: Path) -> None:
 
 def test_a_changed_byte_never_changes_a_code(tmp_path: Path) -> None:
     path = tmp_path / "codes.parquet"
-    made = make(12, 13)
+    made = make(3, 13)
     write(made, path)
     content = path.read_bytes()
     refused = 0
@@ -265,6 +264,7 @@ def test_a_changed_byte_never_changes_a_code(tmp_path: Path) -> None:
         else:  # a byte that says nothing about the codes: who created the file, say
             assert again.packed.tobytes() == made.packed.tobytes()
             assert again.ids.tolist() == made.ids.tolist()
+            assert again.uncertainty.tobytes() == made.uncertainty.tobytes()
     assert refused > len(content) / 4
 
 

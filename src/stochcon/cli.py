@@ -8,14 +8,14 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from stochcon import recipes, rundir
+from stochcon import recipes
 from stochcon.config import Config, changes, explain
 
 USAGE = """\
@@ -25,6 +25,7 @@ usage: stochcon VERB ...
   evaluate DIR        what a run's features and bits are worth, beside the baselines
   encode DIR IMAGES   codes of a folder's or a data set's images, as a Parquet file
   search CODES QUERY  the images of a file of codes that are nearest to one
+  classify DIR        fine-tuned, frozen or from nothing, with all labels or few (A.3)
   demo                the main job, shortened, with a table and a picture
   recipes             what can be pretrained, at what cost, with what result
 
@@ -34,6 +35,8 @@ T = TypeVar("T")
 
 
 def pretrain(arguments: list[str]) -> None:
+    from stochcon import rundir
+
     name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
     directory = _value(arguments, "--resume")
     if name is None and directory is None and not {"-h", "--help"} & {*arguments}:
@@ -147,6 +150,42 @@ def search(arguments: list[str]) -> None:
     show(search(codes, query, k, run), f"nearest to {query}")
 
 
+def classify(arguments: list[str]) -> None:
+    def options(
+        source: tyro.conf.Positional[str],
+        mode: Literal["finetune", "frozen", "supervised", "supervised-bernoulli"],
+        labels: float = 1.0,
+        epochs: tuple[int, ...] = (10,),
+        crop: tuple[float, float] = (0.08, 1.0),
+        batch_size: int | None = None,
+        seed: int | None = None,
+        out: Path | None = None,
+        quiet: bool = False,
+    ) -> tuple[str, Literal["finetune", "frozen", "supervised", "supervised-bernoulli"], dict[str, Any]]:
+        """Train a linear head on a run, the network with it or not; or the same network from nothing.
+
+        Args:
+            source: A finished run; in the supervised modes a recipe will do.
+            mode: Which part is trained; supervised-bernoulli has appendix A.2's layer.
+            labels: Share of the training labels to use, the same of every class.
+            epochs: Lengths to try; the best on validation is tested.
+            crop: Smallest and largest share of the image's area that a random crop covers.
+            batch_size: Images a step; by default the run's.
+            seed: By default the run's.
+            out: Where classify-MODE-LABELS.json goes; by default the run's directory.
+            quiet: Show no progress bar.
+        """
+        training = {"labels": labels, "epochs": epochs, "crop": crop, "batch_size": batch_size, "seed": seed}
+        return source, mode, training | {"out": out, "progress": not quiet}
+
+    source, mode, training = _parse(options, arguments, "stochcon classify")
+    from stochcon.classify import classify
+
+    result = classify(source, mode, **training)
+    scores = ", ".join(f"{name} {value:.1f} %" for name, value in result["test"].items())
+    print(f"{mode}, {result['images']} labels, {result['chosen']} epochs, on test images: {scores}")
+
+
 def demo(arguments: list[str]) -> None:
     def options(out: Path = Path("runs/demo"), epochs: int | None = None) -> tuple[Path, int | None]:
         """Pretrain a Bernoulli StochCon and its SimCLR twin on photographs, compare, and draw the bits.
@@ -178,6 +217,7 @@ def list_recipes(arguments: list[str]) -> None:
 VERBS: dict[str, Callable[[list[str]], None]] = {
     "pretrain": pretrain,
     "evaluate": evaluate,
+    "classify": classify,
     "encode": encode,
     "search": search,
     "demo": demo,

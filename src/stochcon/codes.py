@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import faiss
 import numpy as np
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 VERSION = 1
-BIT_ORDER = "little"
+BIT_ORDER: Literal["little"] = "little"
 """Bit i of a code is bit i % 8, counted from the lowest, of byte i // 8 (numpy.packbits' name for it)."""
 MOST_BITS = 65535
 """So that a distance fits uint16."""
@@ -171,7 +171,7 @@ def _write_batches(batches: Iterator[Codes], file: Any) -> int:
     with pq.ParquetWriter(file, schema, **options) as writer:
         held, rows = [_table(first, schema)], len(first)
         for batch in batches:
-            if _schema(batch) != schema:
+            if not _schema(batch).equals(schema, check_metadata=True):
                 raise ValueError("codes of two models cannot go into one file")
             if rows >= ROW_GROUP:
                 writer.write_table(pa.concat_tables(held), ROW_GROUP)
@@ -219,11 +219,11 @@ def read(path: Path | str, model: str | None = None) -> Codes:
             parquet = pq.ParquetFile(file, page_checksum_verification=True)
             schema = parquet.schema_arrow
             about = _about(path, schema)
-            if schema.remove_metadata() != pa.schema(_columns(about["bits"])):
+            if schema != pa.schema(_columns(about["bits"])):
                 raise ValueError(f"{path} has other columns than codes of {about['bits']} bits have")
             table = parquet.read()
             table.validate(full=True)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"{path} is damaged, or no Parquet file: {reason}") from None
     if model is not None and about["model"] != model:

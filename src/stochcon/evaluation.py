@@ -89,7 +89,7 @@ NAMES = {
 
 def show(metrics: dict[str, float], title: str, console: Console | None = None) -> None:
     """Print the metrics as a table."""
-    table = Table(title=title, caption="top-1 accuracy in per cent; kNN: 10 neighbours, cosine or Hamming")
+    table = Table()
     table.add_column("representation")
     table.add_column("linear", justify="right")
     table.add_column("kNN", justify="right")
@@ -100,9 +100,12 @@ def show(metrics: dict[str, float], title: str, console: Console | None = None) 
                 name, f"{metrics[f'linear.{key}']:.1f}", f"{metrics[f'knn.{key}']:.1f}", style=style
             )
     console = console or Console()
+    console.print(f"\nTop-1 accuracy in per cent: {title}", highlight=False)
     console.print(table)
+    console.print("kNN: majority of 10 neighbours by cosine, for codes by Hamming distance.", highlight=False)
     if "bits" in metrics:
         console.print(
             f"{metrics['bits']} bits an image, {metrics['compression']:.0f} times smaller than the raw image; "
-            f"{metrics['active']:.0f} % of them are ones, {metrics['dead']} never change."
+            f"{metrics['active']:.0f} % of them are ones, {metrics['dead']} never change.",
+            highlight=False,
         )

@@ -73,8 +73,8 @@ def forest_f1(
     Raises ValueError for numbers of units that there are not, and for a class with fewer images than folds.
 
     >>> labels = torch.arange(40) % 2
-    >>> forest_f1(torch.stack([labels == 0, torch.arange(40) < 20], 1), labels, units=[1, 2])
-    {1: 1.0, 2: 1.0}
+    >>> forest_f1(torch.stack([labels == 0, torch.arange(40) < 20], 1), labels, units=[1])
+    {1: 1.0}
     """
     wrong = [count for count in units if not 1 <= count <= features.shape[1]]
     if wrong:

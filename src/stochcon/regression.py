@@ -50,7 +50,7 @@ def targets(pixels: Tensor) -> Targets:
     """
     grey = pixels.float().mean(1) / 255
     size = grey.shape[-1]
-    weight = grey + 1e-6  # an empty image's ink is everywhere
+    weight = grey + 1e-9  # an empty image's ink is everywhere
     total = weight.sum((1, 2))
     place = (torch.arange(size, device=pixels.device) + 0.5) / size
 
