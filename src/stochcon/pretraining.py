@@ -46,7 +46,7 @@ def pretrain(config: Config, out: Path | str, *, resume: bool = False, progress:
     steps = per_epoch * config.epochs
 
     torch.manual_seed(training.number(config.seed))
-    model = StochCon(config).to(fabric.device, memory_format=torch.channels_last)
+    model = StochCon(config).to(memory_format=torch.channels_last).to(fabric.device)
     if config.sync_batch_norm and world_size() > 1:
         synchronise_batch_norm(model)
     if config.compile:
@@ -111,8 +111,8 @@ def pretrain(config: Config, out: Path | str, *, resume: bool = False, progress:
                             "relaxation": relaxation,
                             "seconds": round(since - began, 1),
                             "images_per_second": round(len(recent) * config.batch_size / seconds, 1),
-                            "active": (embedded.logits > 0).float().mean().item(),
                         }
+                        | _active(model, embedded)
                     )
                 recent = []
             if rank() == 0 and (done % config.checkpoint_every == 0 or done == steps):
@@ -156,6 +156,12 @@ def _steps_per_epoch(images: int, config: Config) -> int:
             f"batch_size is {config.batch_size}; it must be a multiple of the {world_size()} processes, at least 2 each"
         )
     return images // config.batch_size
+
+
+def _active(model: StochCon, embedded: Embedded) -> dict[str, float]:
+    """The share of ones among this batch's bits (section 4.3), of a latent that has bits."""
+    bits = model.latent.bits(embedded.logits)
+    return {} if bits is None else {"active": bits.float().mean().item()}
 
 
 def _finite_mean(losses: list[Tensor], done: int) -> float:
