@@ -56,7 +56,8 @@ def draw_noise(placement: str, n_local: int, width: int = D) -> Tensor:
 def test_shapes(name: str, placement: str, n_local: int, projection: str) -> None:
     identity = name == "deterministic" or projection == "identity"
     dim = (WIDTH // 2 if "gaussian" in name else WIDTH) if identity else D
-    model = build(**LATENTS[name], dim=dim, placement=placement, projection=projection)
+    latent = LATENTS[name] | ({"logit_scale": 0.0} if projection == "identity" else {})  # needs a linear pi
+    model = build(**latent, dim=dim, placement=placement, projection=projection)
     out = model(*draw_views(n_local), relaxation=0.5)
     n_top, n_bottom = (2, n_local) if n_local else (1, 1)
     assert out.top.shape == (n_top, N, 128) and out.bottom.shape == (n_bottom, N, 128)
@@ -159,6 +160,11 @@ def test_in_evaluation_logits_are_standardised_by_the_given_statistics() -> None
 def test_grey_images() -> None:
     out = build(channels=1, dim=D)(*draw_views(2, channels=1), relaxation=0.5)
     assert out.top.shape == (2, N, 128) and out.bottom.shape == (2, N, 128)
+
+
+def test_standardised_logits_need_a_linear_pi() -> None:
+    with pytest.raises(ValueError, match="logit_scale needs --latent.projection linear"):
+        build(kind="bernoulli", dim=WIDTH, projection="identity", logit_scale=2)
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,10 @@ def test_recipes_survive_json(name: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["nope"], "there is no verb 'nope'; there are pretrain, evaluate, demo, recipes"),
+        (
+            ["nope"],
+            "there is no verb 'nope'; there are pretrain, evaluate, classify, encode, search, demo, recipes",
+        ),
         (
             ["pretrain"],
             "pretrain needs a recipe (photographs, digits, fashion-mnist, cifar10, folder) or --resume DIR",
