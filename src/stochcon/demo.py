@@ -175,4 +175,4 @@ def _draw_curve(figure: SubFigure, train: Images, test: Images, ours: Pair, simc
     axis.set_xticks(widths, [str(width) for width in widths])
     axis.minorticks_off()
     axis.grid(alpha=0.3)
-    axis.legend(loc="lower right", frameon=False)
+    axis.legend(loc="upper left", frameon=False)
