@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import hashlib
 import io
 import re
 import tarfile
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -257,6 +259,9 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
     server.shutdown()
     server.server_close()
+    with warnings.catch_warnings():  # urllib's response to a refused download is closed by the collector only
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def test_fashion_mnist_is_downloaded_once(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
