@@ -12,6 +12,7 @@ from torch import Tensor
 from stochcon import data, rundir, training
 from stochcon.config import Config
 from stochcon.distributed import rank, synchronise_batch_norm, world_size
+from stochcon.images import Images
 from stochcon.model import Embedded, Standardised, StochCon
 from stochcon.objective import decorrelation, multi_crop_info_nce
 from stochcon.views import eval_view, make_views
@@ -25,8 +26,17 @@ def loss(embedded: Embedded, config: Config) -> Tensor:
     return total
 
 
-def pretrain(config: Config, out: Path | str, *, resume: bool = False, progress: bool = True) -> Path:
+def pretrain(
+    config: Config,
+    out: Path | str,
+    *,
+    images: Images | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> Path:
     """Train a model as the configuration says and leave it in the directory `out`; returns that directory.
+
+    images: what to train on; by default those of the configuration.
 
     With resume, go on from the last checkpoint of a run that was interrupted; the result has the same
     bits. Raises ValueError for a configuration that cannot work and FloatingPointError, with the step,
@@ -41,7 +51,7 @@ def pretrain(config: Config, out: Path | str, *, resume: bool = False, progress:
     """
     out = Path(out)
     fabric = training.launch(config.precision)
-    images = data.load(config.data, "train")
+    images = data.load(config.data, "train") if images is None else images
     per_epoch = _steps_per_epoch(len(images), config)
     steps = per_epoch * config.epochs
 
