@@ -196,7 +196,7 @@ def read_one(path: Path) -> Codes:
     with open(path, "rb") as file:
         try:
             parquet = pq.ParquetFile(file, page_checksum_verification=True)
-            about = _described(path, parquet.schema_arrow)
+            about = _described(path, parquet.metadata.metadata or {})
             bits = about["bits"]
             if parquet.schema_arrow != _schema(bits, about["latent"] == "gaussian"):
                 raise ValueError(f"{path} has other columns than {about['latent']} codes of {bits} bits have")
@@ -229,9 +229,9 @@ def read_one(path: Path) -> Codes:
         raise ValueError(f"{path} is damaged: {error}") from None
 
 
-def _described(path: Path, schema: pa.Schema) -> dict[str, Any]:
+def _described(path: Path, metadata: dict[bytes, bytes]) -> dict[str, Any]:
     """What the file says about itself."""
-    content = (schema.metadata or {}).get(KEY)
+    content = metadata.get(KEY)
     if content is None:
         raise ValueError(f"{path} is no file of codes: its metadata has no key {KEY.decode()}")
     try:

@@ -82,6 +82,12 @@ class StochCon(nn.Module):
             nn.Linear(config.head.hidden, config.head.dim, bias=False),
         )
 
+    def centre(self, mean: Tensor) -> None:
+        """The latent's zero moves to this point (D,): pi's bias takes it away, rho's bias gives it back."""
+        with torch.no_grad():
+            self.pi.bias[: len(mean)] -= mean  # type: ignore[index, operator]
+            self.rho.bias += self.rho.weight @ mean  # type: ignore[operator]
+
     def forward(
         self, global_views: Tensor, local_views: Tensor, relaxation: float, draw: Tensor | None = None
     ) -> Embedded:

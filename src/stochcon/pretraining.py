@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stochcon import data, rundir, training
 from stochcon.config import Config
@@ -139,20 +139,26 @@ CALIBRATION_IMAGES = 20_000
 
 @torch.no_grad()
 def calibrate(model: StochCon, pixels: Tensor, config: Config) -> None:
-    """Extension: the standardised logits' running statistics, measured on plain images instead of views.
+    """Thresholds of bits, measured on plain images instead of views, since codes are made of plain images.
 
-    Codes are made of plain images, and a bit is a logit's sign: its threshold should be their mean.
+    Extension: the standardised logits' running statistics become those of these images. And where a
+    Gaussian's mean is 0 is arbitrary, as rho's bias undoes any shift: so its zero becomes the images' mean,
+    which changes nothing but the signs.
     """
-    if not isinstance(model.pi, Standardised):
+    gaussian = config.latent.kind == "gaussian" and isinstance(model.pi, nn.Linear)
+    if not gaussian and not isinstance(model.pi, Standardised):
         return
     model.eval()
     device = next(model.parameters()).device
     step = -(-len(pixels) // CALIBRATION_IMAGES)
-    logits = [
-        model.pi.linear(model.backbone(eval_view(batch.to(device), config.views)))
-        for batch in pixels[::step].split(512)
-    ]
-    model.pi.set_statistics(torch.cat(logits))
+    pi = model.pi.linear if isinstance(model.pi, Standardised) else model.pi
+    phi = torch.cat(
+        [pi(model.backbone(eval_view(batch.to(device), config.views))) for batch in pixels[::step].split(512)]
+    )
+    if isinstance(model.pi, Standardised):
+        model.pi.set_statistics(phi)
+    else:
+        model.centre(phi.mean(0)[: model.latent.dim])
     model.train()
 
 

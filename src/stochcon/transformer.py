@@ -86,6 +86,11 @@ class StochConTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         check_is_fitted(self)
         return self._encode(self._pixels(X, reset=False))
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = []  # bits are bits
+        return tags
+
     def _config(self, n: int) -> Config:
         config = recipe(self.config) if isinstance(self.config, str) else self.config
         given = {"epochs": self.epochs, "seed": self.random_state}
@@ -95,7 +100,9 @@ class StochConTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
 
     def _encode(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
         features = self.encoder_.features(pixels)
-        values = {"bits": features.code, "probabilities": features.probabilities, "h": features.h}[self.output]
+        values = {"bits": features.code, "probabilities": features.probabilities, "h": features.h}[
+            self.output
+        ]
         if values is None:
             raise ValueError(f"a deterministic latent has no {self.output}; output must be h")
         return values.numpy()
@@ -118,10 +125,10 @@ class StochConTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         if reset:
             self.range_ = (0, 255) if flat.dtype == np.uint8 else (flat.min(), flat.max())
         black, white = self.range_
-        if flat.dtype == np.uint8 and (black, white) == (0, 255):
-            return pixels
-        scaled = (pixels.clip(black, white) - black) / max(white - black, np.finfo(np.float64).tiny)
+        scaled = (pixels.astype(np.float64).clip(black, white) - black) / max(white - black, TINY)
         return (255 * scaled).round().astype(np.uint8)
 
 
 OUTPUTS = "bits", "probabilities", "h"
+TINY = np.finfo(np.float64).tiny
+"""Instead of the range of images that are all one grey."""
