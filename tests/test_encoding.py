@@ -254,6 +254,8 @@ def stochcon(*arguments: object, **environment: str) -> subprocess.Popen[bytes]:
 def test_what_was_killed_goes_on_and_ends_with_the_same_file(
     run: Path, pictures: Path, tmp_path: Path
 ) -> None:
+    for i in range(150):  # so many that it is not done before it is killed
+        shutil.copy(pictures / "02.png", pictures / f"more-{i:03}.png")
     command = ["encode", run, pictures, "--batch-size", 1, "--out"]
     one_go = tmp_path / "one-go" / "codes.parquet"
     assert main([*map(str, command), str(one_go), "--quiet"]) == 0
@@ -265,8 +267,8 @@ def test_what_was_killed_goes_on_and_ends_with_the_same_file(
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    before = {part: part.stat().st_mtime_ns for part in parts.glob("*.parquet")}
-    assert 3 <= len(before) < 20
+    before = list(parts.glob("*.parquet"))
+    assert 3 <= len(before) < 170
     assert not out.exists()
 
     assert main([*map(str, command), str(out), "--quiet"]) == 0

@@ -13,12 +13,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from test_encoding import write_run
 
 from stochcon import images
 from stochcon.config import Data
 from stochcon.encoding import Encoder
 from stochcon.sources import list_archive, list_images, list_pictures
-from tests.test_encoding import write_run
 
 CONFIG = Data(size=8)
 
@@ -100,7 +100,7 @@ def test_what_is_no_archive_is_refused(folder: Path) -> None:
             list_images(str(path), CONFIG, None)
         assert str(error.value).startswith(f"{path} is no whole archive (")
         assert str(error.value).endswith("); it must be a .zip, or a .tar that is not compressed")
-    with pytest.raises(ValueError, match="archive.tar is an archive, which has no splits"):
+    with pytest.raises(ValueError, match=r"archive\.tar is an archive, which has no splits"):
         list_images(str(as_tar(folder)), CONFIG, "test")
 
 
@@ -161,7 +161,7 @@ def test_an_encoder_takes_files_and_pictures_alike(folder: Path, tmp_path: Path)
     assert not made.hamming(encoder.file(path)).any()
     assert made.uncertainty.tolist() == [made.uncertainty[0]] * 4
     features = encoder.features(path)
-    assert features.h.shape == (1, 128)
+    assert features.h.shape == (1, 256)
     assert features.z is not None and features.probabilities is not None
     assert features.z.equal(features.probabilities)
     assert encoder(path, ["me"]).ids.tolist() == ["me"]

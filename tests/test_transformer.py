@@ -13,10 +13,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
+from test_encoding import write_run
 
 from stochcon import StochConTransformer, data, load, pretrain, recipes
 from stochcon.config import Backbone, Config, Head, Latent
-from tests.test_encoding import write_run
 
 
 def tiny(**latent: Any) -> Config:

@@ -97,7 +97,7 @@ def load(directory: Path | str, device: torch.device | str | None = None) -> Enc
     >>> encoder = load(pretraining.pretrain(tiny, tempfile.mkdtemp() + "/run", progress=False))
     >>> codes = encoder(np.zeros((2, 28, 28, 3), np.uint8))  # of any size and colour
     >>> codes.bits, codes.ids.tolist(), encoder.features(np.zeros((28, 28), np.uint8)).h.shape
-    (16, ['0', '1'], torch.Size([1, 128]))
+    (16, ['0', '1'], torch.Size([1, 256]))
     """
     return Encoder(directory, device)
 

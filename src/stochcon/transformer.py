@@ -41,7 +41,8 @@ class StochConTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     >>> from sklearn.linear_model import LogisticRegression
     >>> from sklearn.pipeline import make_pipeline
     >>> X, y = load_digits(return_X_y=True)
-    >>> pipeline = make_pipeline(StochConTransformer("digits", epochs=1), LogisticRegression()).fit(X, y)
+    >>> steps = StochConTransformer("digits", epochs=1), LogisticRegression(max_iter=1000)
+    >>> pipeline = make_pipeline(*steps).fit(X[:500], y[:500])
     >>> pipeline[0].transform(X[:2]).shape, pipeline.predict(X[:2]).shape
     ((2, 16), (2,))
     """
