@@ -22,7 +22,7 @@ USAGE = """\
 usage: stochcon VERB ...
 
   pretrain RECIPE     learn a representation without labels; --resume DIR goes on with a run
-  evaluate DIR        what a run's features and bits are worth, beside the baselines
+  evaluate DIR        what a run's features and bits are worth, beside the baselines; --curve: by number of bits
   encode DIR IMAGES   codes of a folder's or a data set's images, as a Parquet file
   search CODES QUERY  the images of a file of codes that are nearest to one
   classify DIR        fine-tuned, frozen or from nothing, with all labels or few (A.3)
@@ -82,21 +82,37 @@ def pretrain(arguments: list[str]) -> None:
 
 def evaluate(arguments: list[str]) -> None:
     def options(
-        directory: tyro.conf.Positional[Path], split: Literal["test", "validation"] = "test"
-    ) -> tuple[Path, Literal["test", "validation"]]:
-        """Linear probe and kNN on a run's features and bits and on the baselines; writes metrics.json.
+        directories: tyro.conf.Positional[tuple[Path, ...]],
+        split: Literal["test", "validation"] = "test",
+        curve: bool = False,
+        twin: Path | None = None,
+        quiet: bool = False,
+    ) -> tuple[tuple[Path, ...], Literal["test", "validation"], bool, Path | None, bool]:
+        """Linear probe, kNN and retrieval with a run's features and bits and the baselines; writes metrics.json.
 
         Args:
-            directory: A finished run.
+            directories: A finished run; with --curve also several, of different numbers of bits.
             split: The images to classify. Make choices on validation; read test once, at the end.
+            curve: Score against the number of bits instead; writes curve.json and curve.png.
+            twin: The run whose h the curve's other codes quantise, say of SimCLR; by default the run itself.
+            quiet: Show no progress.
         """
-        return directory, split
+        return directories, split, curve, twin, quiet
 
-    directory, split = _parse(options, arguments, "stochcon evaluate")
+    directories, split, curve, twin, quiet = _parse(options, arguments, "stochcon evaluate")
+    if not directories or (not curve and (len(directories) > 1 or twin)):
+        raise ValueError("evaluate needs the directory of one run; several, and --twin, are for --curve")
+    if curve:
+        from stochcon import curves
+        from stochcon.evaluation import of_split
+
+        print(curves.table(curves.curve(directories, twin, split, progress=not quiet)))
+        print(f"\nThe picture is {directories[0] / of_split(curves.PICTURE, split)}")
+        return
     from stochcon.evaluation import evaluate, show
 
-    metrics = evaluate(directory, split)
-    show(metrics, f"{directory}, {split} images")
+    metrics = evaluate(directories[0], split, progress=not quiet)
+    show(metrics, f"{directories[0]}, {split} images")
 
 
 def encode(arguments: list[str]) -> None:
