@@ -21,7 +21,6 @@ from stochcon.regression import ridge_r2, targets
 from stochcon.retrieval import retrieval
 
 CURVE, PICTURE = "curve.json", "curve.png"
-FEWEST_BITS = 8
 SUBSET = 5000
 MEASURES = {
     "knn": "kNN top-1 (%)",
@@ -65,13 +64,13 @@ class Curve:
         [75.0]
         """
         knn = self.scores["knn"]
-        return [100 * (few or 0) / all_ for few, all_ in zip(knn["bits"], knn["h"], strict=True) if all_]
+        return [100 * (few or 0) / (whole or 100) for few, whole in zip(knn["bits"], knn["h"], strict=True)]
 
 
 def curve(
     runs: Sequence[Path | str], twin: Path | str | None = None, split: Split = "test", progress: bool = True
 ) -> Curve:
-    """Scores against the number of bits; also written to curve.json and curve.png in the first run's directory.
+    """Scores against the number of bits; also saved as curve.json and curve.png in the first run's directory.
 
     One run is scored on 8, 16, 32 ... of its bits and on all; several runs of different widths on all of
     theirs. Beside them are codes of as many bits from pixels, and from h of `twin` or of the run itself.
@@ -120,12 +119,17 @@ def curve(
     codes = [code for code in NAMES if any(code in row for row in rows)]
     scores = {m: {code: [row.get(code, {}).get(m) for row in rows] for code in codes} for m in MEASURES}
     result = Curve(split, named, None if twin is None else str(twin), every, scores)
-    out = Path(named[0])
-    rundir.write_json(out / of_split(CURVE, split), asdict(result) | {"kept": result.kept()})
-    picture = io.BytesIO()
-    draw(result).savefig(picture, dpi=150, format="png")
-    rundir.write(out / of_split(PICTURE, split), picture.getvalue())
+    save(result)
     return result
+
+
+def save(curve: Curve) -> None:
+    """curve.json and curve.png in the first run's directory, with the split in their names unless that is test."""
+    out = Path(curve.runs[0])
+    rundir.write_json(out / of_split(CURVE, curve.split), asdict(curve) | {"kept": curve.kept()})
+    picture = io.BytesIO()
+    draw(curve).savefig(picture, dpi=150, format="png")
+    rundir.write(out / of_split(PICTURE, curve.split), picture.getvalue())
 
 
 def _bits(run: str, features: Features) -> int:
