@@ -110,13 +110,13 @@ def curve(
             bits = of_bits(a, b)
             others = of_h(a, b) if twin is None else of_h(*features[str(twin)], "simclr-")
             for width in own:
-                row = {"h": h}
+                row = {}
                 for code, (x, y) in (bits(width) | others(width) | pixel_codes(width)).items():
                     status.update(f"scoring {width} bits: {NAMES[code]}")
                     if x.shape[1] == width:
                         row[code] = score(x, y)
-                rows.append(row)
-    codes = [code for code in NAMES if any(code in row for row in rows)]
+                rows.append(row | {"h": h})
+    codes = dict.fromkeys(code for row in rows for code in row)
     scores = {m: {code: [row.get(code, {}).get(m) for row in rows] for code in codes} for m in MEASURES}
     result = Curve(split, named, None if twin is None else str(twin), every, scores)
     save(result)
@@ -234,8 +234,8 @@ def panel(axis: Axes, widths: Sequence[int], values: Values) -> None:
     for code, line in values.items():
         style, colour = STYLES[code.removeprefix("simclr-")]
         heights = [float("nan") if value is None else value for value in line]
-        front = {"linewidth": 2.2, "zorder": 3} if code == "bits" else {"linewidth": 1.4}
-        axis.plot(widths, heights, style, color=colour, label=NAMES[code], markersize=5, **front)
+        width = 2.2 if code == "bits" else 1.4
+        axis.plot(widths, heights, style, color=colour, label=NAMES[code], markersize=5, linewidth=width)
     axis.set_xscale("log", base=2)
     axis.set_xticks(widths, [str(width) for width in widths])
     axis.minorticks_off()
