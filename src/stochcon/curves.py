@@ -234,8 +234,17 @@ def panel(axis: Axes, widths: Sequence[int], values: Values) -> None:
     for code, line in values.items():
         style, colour = STYLES[code.removeprefix("simclr-")]
         heights = [float("nan") if value is None else value for value in line]
-        width = 2.2 if code == "bits" else 1.4
-        axis.plot(widths, heights, style, color=colour, label=NAMES[code], markersize=5, linewidth=width)
+        width, layer = (2.2, 3) if code == "bits" else (1.4, 2)
+        axis.plot(
+            widths,
+            heights,
+            style,
+            color=colour,
+            label=NAMES[code],
+            markersize=5,
+            linewidth=width,
+            zorder=layer,
+        )
     axis.set_xscale("log", base=2)
     axis.set_xticks(widths, [str(width) for width in widths])
     axis.minorticks_off()
