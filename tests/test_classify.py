@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
@@ -55,7 +55,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def trial(mode: Mode, **changes: Any) -> Trial:
-    settings = {"epochs": 5, "lr": 3e-4, "weight_decay": 0.0, "batch_size": 100, "crop": (0.08, 1.0)}
+    settings: dict[str, Any] = {
+        "epochs": 5,
+        "lr": 3e-4,
+        "weight_decay": 0.0,
+        "batch_size": 100,
+        "crop": (0.08, 1.0),
+    }
     return Trial(mode=mode, labels=1.0, seed=0, **(settings | changes))
 
 
@@ -301,36 +307,52 @@ def models(out: Path) -> dict[str, bytes]:
     return {path.parent.name: path.read_bytes() for path in out.glob(f"classify/*/{rundir.MODEL}")}
 
 
-@pytest.mark.parametrize(("mode", "stop"), [("finetune", signal.SIGKILL), ("frozen", signal.SIGINT)])
-def test_stopped_in_mid_epoch_and_started_again_ends_with_the_same_bits(
-    mode: Mode, stop: signal.Signals, runs: dict[str, Path], tmp_path: Path
-) -> None:
-    command = ["classify", str(runs["bernoulli"]), f"--mode={mode}", "--epochs", "1", "30", "--quiet"]
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    assert main([*command, f"--out={whole}"]) == 0
-    process = subprocess.Popen(
-        [sys.executable, "-m", "stochcon", *command, f"--out={stopped}"], stderr=subprocess.PIPE, text=True
-    )
-    while process.poll() is None and not [*stopped.glob("classify/*-30-*/last.safetensors")]:
-        time.sleep(0.002)
-    process.send_signal(stop)
-    said = process.communicate()[1]
-    if stop == signal.SIGINT:
-        assert said == "stochcon: interrupted; the same command again goes on from the last checkpoint\n"
-        assert process.returncode == 130
-    (checkpoint,) = stopped.glob("classify/*/last.safetensors")
+def goes_on(command: list[str], stopped: Path, whole: Path) -> None:
+    """After a stop in its second length the command must end as if it had never been stopped."""
+    (checkpoint,) = stopped.glob("classify/*-30-*/last.safetensors")
     assert 0 < int(rundir.read_tensors(checkpoint)[1]["step"]) < 120
-    (finished,) = stopped.glob(f"classify/*/{rundir.MODEL}")
+    (finished,) = stopped.glob(f"classify/*-1-*/{rundir.MODEL}")
     written = finished.stat().st_mtime_ns
 
     assert main([*command, f"--out={stopped}"]) == 0
-    assert finished.stat().st_mtime_ns == written
+    assert main([*command, f"--out={whole}"]) == 0
+    assert finished.stat().st_mtime_ns == written  # the first length is not run again
     assert models(stopped) == models(whole)
-    name = f"classify-{mode}-1.0.json"
+    (name,) = (path.name for path in whole.glob("*.json"))
     assert (stopped / name).read_bytes() == (whole / name).read_bytes()
     log = [json.loads(line) for line in (checkpoint.parent / rundir.LOG).read_text().splitlines()]
     assert [line["step"] for line in log] == [*range(2, 121, 2)]
     assert not checkpoint.exists()
+
+
+LENGTHS = ["--epochs", "1", "30", "--quiet"]
+"""Of 4 steps an epoch."""
+
+
+def test_killed_and_started_again_ends_with_the_same_bits(runs: dict[str, Path], tmp_path: Path) -> None:
+    command = ["classify", str(runs["bernoulli"]), "--mode=finetune", *LENGTHS]
+    process = subprocess.Popen([sys.executable, "-m", "stochcon", *command, f"--out={tmp_path / 'killed'}"])
+    while process.poll() is None and not [*tmp_path.glob("killed/classify/*-30-*/last.safetensors")]:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    goes_on(command, tmp_path / "killed", tmp_path / "whole")
+
+
+def test_interrupted_it_says_how_to_go_on(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["classify", str(runs["bernoulli"]), "--mode=frozen", *LENGTHS]
+    steps = iter(range(200))
+    hook = register_optimizer_step_post_hook(
+        lambda *_: signal.raise_signal(signal.SIGINT) if next(steps) == 50 else None
+    )
+    assert main([*command, f"--out={tmp_path / 'interrupted'}"]) == 130
+    hook.remove()
+    assert capsys.readouterr().err == (
+        "stochcon: interrupted; the same command again goes on from the last checkpoint\n"
+    )
+    goes_on(command, tmp_path / "interrupted", tmp_path / "whole")
 
 
 # Two processes, which torchrun starts on this very file, against one on the whole batch.
@@ -362,7 +384,7 @@ def gradients(mode: Mode, latent: Latent) -> dict[str, Tensor]:
     draw = torch.randn(IMAGES, classifier.latent.dim).double()
 
     mine = training.share(IMAGES)
-    network = classifier
+    network: nn.Module = classifier
     if world_size() > 1:
         network = DistributedDataParallel(synchronise_batch_norm(classifier))
     scores = network(images[mine], draw=draw[mine])

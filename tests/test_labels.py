@@ -17,6 +17,7 @@ from stochcon.config import Data
 from stochcon.images import Images
 
 FASHION_LABELS = Path(__file__).with_name("fashion-mnist-train-labels-idx1-ubyte.gz")
+"""Of Fashion-MNIST's authors (Zalando SE, MIT licence), as they publish it."""
 
 
 @pytest.fixture(scope="module")

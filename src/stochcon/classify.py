@@ -106,7 +106,7 @@ def classify(
         raise ValueError(f"batch_size is {batch_size}; batch norm needs at least 2 images on each process")
     origin = _origin(config, mode, directory, [train.ids[i] for i in chosen.tolist()], targets)
     trials = [
-        Trial(mode, float(labels), *tried, batch_size, tuple(crop), seed)
+        Trial(mode, float(labels), *tried, batch_size, (float(crop[0]), float(crop[1])), seed)
         for tried in product(epochs, lr, weight_decay)
     ]
 
