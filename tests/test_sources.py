@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from test_encoding import write_run
@@ -111,6 +111,7 @@ def canvases(pictures: Any, channels: int = 3, size: int = 8) -> torch.Tensor:
     return images.read(list_pictures(pictures, size), (), size, channels).pixels
 
 
+@settings(max_examples=30)
 @given(
     n=st.integers(1, 3), h=st.integers(1, 12), w=st.integers(1, 12), c=st.sampled_from([1, 3]), data=st.data()
 )
