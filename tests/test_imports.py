@@ -32,6 +32,8 @@ ORDER = [
     "classify",
     "codes",
     "encoding",
+    "export",
+    "hub",
     "search",
     "paper",
     "explore",
