@@ -73,7 +73,12 @@ def from_hub(name: Path | str) -> Encoder:
 
 
 def card(name: str, model: StochCon, config: Config, metrics: dict[str, float] | None) -> str:
-    """The model card: a header for the Hub, then what it is, how to use it, whence it comes, and its limits."""
+    """The model card: a header for the Hub, then what it is, how to use it, whence it comes, and its limits.
+
+    >>> text = card("mine", StochCon(Config()), Config(), metrics=None)
+    >>> text.splitlines()[:3]
+    ['---', 'library_name: stochcon', 'license: mit']
+    """
     size = config.data.size
     about = f"""A network that turns an image into {_what(model, config)}, learned without labels by *Stochastic
         Contrastive Learning* (Ramapuram, Busbridge, Suau and Webb, 2021), in the implementation stochcon
