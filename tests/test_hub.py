@@ -84,7 +84,7 @@ def test_the_command_writes_a_folder_that_the_hub_understands(
         "Citation",
     ]
     assert "64 bits" in card.text and "18 photographs" in card.text and "not semantic labels" in card.text
-    assert f"| bits | {metrics['linear.bits']:.1f} | {metrics['knn.bits']:.1f} |" in card.text
+    assert f"bits | {metrics['linear.bits']:.1f} | {metrics['knn.bits']:.1f} |" in card.text
 
 
 OFFLINE = """
@@ -146,8 +146,9 @@ def test_a_card_says_nothing_that_is_not_known(tmp_path: Path) -> None:
         update={"recipe": "mine", "data": private, "latent": Latent(kind="gaussian", dim=5)}
     )
     run = write_run(tmp_path / "run", config)
-    rundir.write_json(run / rundir.METRICS, {"linear.h": 50.0, "knn.h": 40.0})
+    rundir.write_json(run / rundir.METRICS, {"linear.h": 50.0, "knn.h": 40.0, "map.h": 30.0})
     folder = to_hub(run, tmp_path / "out")
+    assert re.search(r"mAP \|\n.*\n\| h, .* \| 50.0 \| 40.0 \| 30.0 \|\n", (folder / "README.md").read_text())
     (run / rundir.METRICS).unlink()
     to_hub(run, folder)
     assert sorted(os.listdir(folder)) == ["README.md", "config.json", "model.safetensors"]

@@ -23,6 +23,7 @@ GIT = {".git", ".gitattributes"}
 """Of a clone of a repository on the Hub, into which a run may be exported."""
 DATASETS = {"fashion-mnist": "zalando-datasets/fashion_mnist", "cifar10": "uoft-cs/cifar10"}
 """Their names on the Hub."""
+MEASURES = {"linear": "linear probe", "knn": "10 nearest neighbours", "map": "mAP"}
 TAGS = ["stochcon", "self-supervised-learning", "contrastive-learning", "binary-codes", "uncertainty"]
 
 
@@ -225,16 +226,16 @@ def _metrics(metrics: dict[str, float] | None) -> str:
         return (
             "It has not been evaluated. `stochcon evaluate` on the run, then another export, fills this in."
         )
+    measures = {key: head for key, head in MEASURES.items() if f"{key}.h" in metrics}
     rows = [
-        [NAMES[key], f"{metrics[f'linear.{key}']:.1f}", f"{metrics[f'knn.{key}']:.1f}"]
-        for key in NAMES
+        [name, *(f"{metrics[f'{measure}.{key}']:.1f}" for measure in measures)]
+        for key, name in NAMES.items()
         if f"knn.{key}" in metrics
     ]
-    what = """Top-1 accuracy in per cent on the test images, of this run alone. Both probes learn from the labels
-        of the training images; codes of pixels, which need no network, are there for comparison."""
-    return (
-        _paragraph(what) + "\n\n" + _table(["representation", "linear probe", "10 nearest neighbours"], rows)
-    )
+    what = """In per cent on the test images, of this run alone: top-1 accuracy from the labels of the training
+        images and, if measured, mAP of finding those of the same class. Codes of pixels, which need no network,
+        are there for comparison."""
+    return f"{_paragraph(what)}\n\n{_table(['representation', *measures.values()], rows)}"
 
 
 def _results(config: Config, metrics: dict[str, float] | None) -> list[EvalResult] | None:
