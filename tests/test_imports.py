@@ -39,6 +39,8 @@ ORDER = [
     "sources",
     "encoding",
     "transformer",
+    "export",
+    "hub",
     "search",
     "paper",
     "explore",

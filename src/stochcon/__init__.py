@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from stochcon.data import load as load_data
     from stochcon.encoding import Encoder, encode, load
     from stochcon.evaluation import evaluate
+    from stochcon.export import to_onnx
     from stochcon.features import Features, extract, load_model
+    from stochcon.hub import from_hub, to_hub
     from stochcon.objective import info_nce
     from stochcon.pretraining import pretrain
     from stochcon.recipes import recipe
@@ -27,6 +29,7 @@ __all__ = [
     "encode",
     "evaluate",
     "extract",
+    "from_hub",
     "info_nce",
     "load",
     "load_data",
@@ -34,6 +37,8 @@ __all__ = [
     "pretrain",
     "read_codes",
     "recipe",
+    "to_hub",
+    "to_onnx",
 ]
 
 _HOMES = {
@@ -46,6 +51,7 @@ _HOMES = {
     "encode": ("encoding", "encode"),
     "evaluate": ("evaluation", "evaluate"),
     "extract": ("features", "extract"),
+    "from_hub": ("hub", "from_hub"),
     "info_nce": ("objective", "info_nce"),
     "load": ("encoding", "load"),
     "load_data": ("data", "load"),
@@ -53,6 +59,8 @@ _HOMES = {
     "pretrain": ("pretraining", "pretrain"),
     "read_codes": ("codes", "read"),
     "recipe": ("recipes", "recipe"),
+    "to_hub": ("hub", "to_hub"),
+    "to_onnx": ("export", "to_onnx"),
 }
 
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from stochcon.hamming import BIT_ORDER, MOST_BITS, Codes, mean_flips
 
-__all__ = ["Codes", "files", "read", "read_one", "shard", "writable", "write"]
+__all__ = ["BIT_ORDER", "Codes", "files", "read", "read_one", "shard", "writable", "write"]
 
 VERSION = 2
 """1 had no flips, size and channels, and no Gaussian; no release wrote it, and none reads it."""
