@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -111,7 +112,7 @@ class Codes:
     def search(self, queries: Codes, k: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Distances and indices (M, min(k, N)) of the codes nearest to each query, nearest first; exact.
 
-        Equal distances come in any order. Raises ValueError as `hamming` does, and for k below 1.
+        Equal distances come in the order of the rows. Raises ValueError as `hamming` does, and for k below 1.
         """
         _comparable(self, queries)
         if k < 1:
@@ -121,8 +122,20 @@ class Codes:
             return np.empty((len(queries), k), np.int32), np.empty((len(queries), k), np.int64)
         # what IndexBinaryFlat runs, on our own array instead of a copy of it
         base, sought = np.ascontiguousarray(self.packed), np.ascontiguousarray(queries.packed)
-        distances, indices = faiss.knn_hamming(sought, base, k)
+        with threads(len(sought)):
+            distances, indices = faiss.knn_hamming(sought, base, k)
         return distances, indices
+
+
+@contextmanager
+def threads(queries: int) -> Iterator[None]:
+    """No more threads in FAISS than queries: it shares out queries, and waits for idle threads all the same."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(max(1, min(before, queries)))
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def _comparable(codes: Codes, other: Codes) -> None:
@@ -211,31 +224,16 @@ def read(path: Path | str, model: str | None = None) -> Codes:
 
     Raises ValueError if the file is missing, damaged, not of codes, of a later format or of another model.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path} is missing; stochcon encode writes a file of codes")
-    with open(path, "rb") as file:
-        try:
-            parquet = pq.ParquetFile(file, page_checksum_verification=True)
-            schema = parquet.schema_arrow
-            about = _about(path, schema)
-            if schema != pa.schema(_columns(about["bits"])):
-                raise ValueError(f"{path} has other columns than codes of {about['bits']} bits have")
-            table = parquet.read()
-            table.validate(full=True)
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{path} is damaged, or no Parquet file: {reason}") from None
+    with opened(path) as (parquet, about):
+        table = parquet.read()
+        table.validate(full=True)
     if model is not None and about["model"] != model:
         raise ValueError(
             f"{path} was made by the model {about['model'][:12]}, not {model[:12]}; encode the images again"
         )
-    width = -(-about["bits"] // 8)
-    code = table["code"].combine_chunks()
-    packed = np.frombuffer(code.buffers()[1] or b"", np.uint8, len(code) * width, code.offset * width)
     try:
         return Codes(
-            packed.reshape(-1, width),
+            packed_rows(table["code"]),
             about["bits"],
             table["id"].to_numpy(),
             table["uncertainty"].to_numpy(),
@@ -244,6 +242,34 @@ def read(path: Path | str, model: str | None = None) -> Codes:
         )
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from None
+
+
+@contextmanager
+def opened(path: Path | str) -> Iterator[tuple[pq.ParquetFile, dict[str, Any]]]:
+    """The Parquet file, to read only some columns or rows, and what it says about itself.
+
+    Raises ValueError as `read` does, also for damage that is met while it is open.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; stochcon encode writes a file of codes")
+    with open(path, "rb") as file:
+        try:
+            parquet = pq.ParquetFile(file, page_checksum_verification=True)
+            about = _about(path, parquet.schema_arrow)
+            if parquet.schema_arrow != pa.schema(_columns(about["bits"])):
+                raise ValueError(f"{path} has other columns than codes of {about['bits']} bits have")
+            yield parquet, about
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{path} is damaged, or no Parquet file: {reason}") from None
+
+
+def packed_rows(column: pa.ChunkedArray) -> NDArray[np.uint8]:
+    """The column `code` as (N, bytes a code)."""
+    code, width = column.combine_chunks(), column.type.byte_width
+    rows = np.frombuffer(code.buffers()[1] or b"", np.uint8, len(code) * width, code.offset * width)
+    return rows.reshape(-1, width)
 
 
 def _about(path: Path, schema: pa.Schema) -> dict[str, Any]:

@@ -1,0 +1,100 @@
+"""A file of codes of which only what a search needs is read: the codes, and the ids that are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from stochcon import codes
+from stochcon.codes import Codes
+
+
+class Stored:
+    """Of a million codes, reading all ids would take ten times as long as finding the nearest of one.
+
+    Everything raises ValueError as `codes.read` does.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "codes.parquet"
+    >>> codes.write(Codes.pack([[True, False], [True, True], [False, True]], ["cat", "dog", "fox"]), path)
+    3
+    >>> stored = Stored(path)
+    >>> stored.find(["fox", "wolf"]), stored.ids([1, 0]), stored.rows([2]).unpack().tolist()
+    ({'fox': 2}, ['dog', 'cat'], [[False, True]])
+    """
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        with codes.opened(self.path) as (parquet, self.about):
+            sizes = [parquet.metadata.row_group(g).num_rows for g in range(parquet.num_row_groups)]
+        self.starts = np.cumsum([0, *sizes])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    @property
+    def flips(self) -> NDArray[np.float32] | None:
+        """(D,) how often each bit of a sample flips, the mean over the images; none in a file without."""
+        return np.array(self.about["flips"], np.float32) if "flips" in self.about else None
+
+    @cached_property
+    def packed(self) -> NDArray[np.uint8]:
+        """(N, ceil(bits / 8)), all of them."""
+        with codes.opened(self.path) as (parquet, _):
+            return codes.packed_rows(parquet.read(["code"])["code"])
+
+    @cached_property
+    def all(self) -> Codes:
+        """Every code, under no id, and as if certain."""
+        return self._codes(self.packed, np.broadcast_to(np.array("", object), len(self)))
+
+    def rows(self, rows: Sequence[int]) -> Codes:
+        """The codes of a few rows, under their ids."""
+        raw = b"".join(self._take("code", rows))
+        packed = np.frombuffer(raw, np.uint8).reshape(len(rows), -(-self.about["bits"] // 8))
+        return self._codes(packed, np.array([*self.ids(rows), None], object)[:-1])
+
+    def ids(self, rows: Sequence[int]) -> list[str]:
+        """The ids of a few rows."""
+        return self._take("id", rows)
+
+    def find(self, ids: Iterable[str]) -> dict[str, int]:
+        """The row of each id that the file has; the first, if it has several."""
+        wanted, found = {*ids}, dict[str, int]()
+        with codes.opened(self.path) as (parquet, _):
+            for group, start in enumerate(self.starts[:-1].tolist()):
+                if not wanted:
+                    break
+                # the footer's least and greatest id would save reading, but they have no checksum
+                column = parquet.read_row_group(group, ["id"])["id"]
+                hits = np.flatnonzero(pc.is_in(column, pa.array(wanted, pa.string())))
+                for row, name in zip(hits.tolist(), column.take(hits).to_pylist(), strict=True):
+                    found.setdefault(name, start + row)
+                wanted -= found.keys()
+        return found
+
+    def _take(self, name: str, rows: Sequence[int]) -> list[Any]:
+        """Values of a column, of which only the row groups with these rows are read."""
+        where = np.asarray(rows, np.int64)
+        groups = np.searchsorted(self.starts, where, "right") - 1
+        values = np.empty(len(where), object)
+        with codes.opened(self.path) as (parquet, _):
+            for group in np.unique(groups).tolist():
+                column = parquet.read_row_group(group, [name])[name]
+                here = np.flatnonzero(groups == group)
+                values[here] = column.take(where[here] - self.starts[group]).to_pylist()
+        return values.tolist()
+
+    def _codes(self, packed: NDArray[np.uint8], ids: NDArray[np.object_]) -> Codes:
+        about, certain = self.about, np.broadcast_to(np.float32(0), len(packed))
+        try:
+            return Codes(packed, about["bits"], ids, certain, about["model"], about["latent"])
+        except ValueError as error:
+            raise ValueError(f"{self.path} is damaged: {error}") from None
