@@ -271,14 +271,15 @@ def test_several_queries_and_a_picture(
     out = tmp_path / "codes.parquet"
     encode(run, str(pictures), out, progress=False)
     queries = ["02.png", str(pictures / "wide" / "03.png")]
-    assert main(["search", str(out), *queries, "-k", "3", "--run", str(run), "--images", str(pictures)]) == 0
+    assert main(["search", str(out), *queries, "-k", "8", "--run", str(run), "--images", str(pictures)]) == 0
     printed = capsys.readouterr().out
-    by_id, by_file = results = search(out, queries, 3, run)
+    by_id, by_file = results = search(out, queries, 8, run)
     for result in results:
-        assert f"nearest to {result.query}"[:30] in printed
+        assert "".join(f"nearest to {result.query}".split()) in "".join(printed.split())
         for name, distance in zip(result.ids, result.distances, strict=True):
             assert any(name in line and f" {distance} " in line for line in printed.splitlines())
-    assert "02.png" not in by_id.ids and (by_file.ids[0], by_file.distances[0]) == ("wide/03.png", 0)
+    assert len(by_id.ids) == 7 and "02.png" not in by_id.ids
+    assert ("wide/03.png", 0) in zip(by_file.ids, by_file.distances, strict=True)
     assert "".join(printed.split()).endswith("".join(f"The picture is {tmp_path}/codes.search.png".split()))
     with Image.open(tmp_path / "codes.search.png") as picture:
         assert picture.width > picture.height > 200

@@ -259,6 +259,9 @@ def opened(path: Path | str) -> Iterator[tuple[pq.ParquetFile, dict[str, Any]]]:
             about = _about(path, parquet.schema_arrow)
             if parquet.schema_arrow != pa.schema(_columns(about["bits"])):
                 raise ValueError(f"{path} has other columns than codes of {about['bits']} bits have")
+            footer = parquet.metadata  # which has no checksum
+            if sum(footer.row_group(g).num_rows for g in range(footer.num_row_groups)) != footer.num_rows:
+                raise ValueError(f"{path} is damaged: it has not as many rows as it says")
             yield parquet, about
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split())

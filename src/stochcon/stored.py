@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from stochcon import codes
@@ -48,7 +49,9 @@ class Stored:
     def packed(self) -> NDArray[np.uint8]:
         """(N, ceil(bits / 8)), all of them."""
         with codes.opened(self.path) as (parquet, _):
-            return codes.packed_rows(parquet.read(["code"])["code"])
+            groups = [self._column(parquet, group, "code") for group in range(len(self.starts) - 1)]
+        none = np.empty((0, -(-self.about["bits"] // 8)), np.uint8)
+        return np.concatenate([none, *(codes.packed_rows(column) for column in groups)])
 
     @cached_property
     def all(self) -> Codes:
@@ -73,7 +76,7 @@ class Stored:
                 if not wanted:
                     break
                 # the footer's least and greatest id would save reading, but they have no checksum
-                column = parquet.read_row_group(group, ["id"])["id"]
+                column = self._column(parquet, group, "id")
                 hits = np.flatnonzero(pc.is_in(column, pa.array(wanted, pa.string())))
                 for row, name in zip(hits.tolist(), column.take(hits).to_pylist(), strict=True):
                     found.setdefault(name, start + row)
@@ -87,10 +90,17 @@ class Stored:
         values = np.empty(len(where), object)
         with codes.opened(self.path) as (parquet, _):
             for group in np.unique(groups).tolist():
-                column = parquet.read_row_group(group, [name])[name]
+                column = self._column(parquet, group, name)
                 here = np.flatnonzero(groups == group)
                 values[here] = column.take(where[here] - self.starts[group]).to_pylist()
         return values.tolist()
+
+    def _column(self, parquet: pq.ParquetFile, group: int, name: str) -> pa.ChunkedArray:
+        column = parquet.read_row_group(group, [name])[name]
+        column.validate(full=True)
+        if len(column) != self.starts[group + 1] - self.starts[group]:
+            raise ValueError(f"{self.path} is damaged: its columns are not of one length")
+        return column
 
     def _codes(self, packed: NDArray[np.uint8], ids: NDArray[np.object_]) -> Codes:
         about, certain = self.about, np.broadcast_to(np.float32(0), len(packed))
