@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from stochcon import rundir
@@ -21,7 +22,7 @@ from stochcon.search import Nearest, number
 SHOWN_QUERIES, SHOWN_RESULTS = 12, 10
 SIDE = 128
 """Pixels that a large image is drawn with, at least."""
-LETTERS = 17
+LETTERS = 20
 """Of a name that is written below an image."""
 
 
@@ -89,15 +90,19 @@ def _show(axis: Axes, image: Image.Image, above: str, below: str, frame: bool = 
         xlim=((width - long) / 2 - 0.5, (width + long) / 2 - 0.5),
         ylim=((height + long) / 2 - 0.5, (height - long) / 2 - 0.5),
     )
-    if frame:
-        axis.axis("on")
-        axis.set(xticks=[], yticks=[])
-        for spine in axis.spines.values():
-            spine.set(linewidth=3, color="black")
-    axis.set_title(above, fontsize=8, pad=4, fontweight="bold" if frame else "normal")
-    axis.text(0.5, -0.06, _short(below), transform=axis.transAxes, ha="center", va="top", fontsize=6.5)
+    if frame:  # at a distance, as images may be as dark as it
+        gap = 0.035 * long
+        corner, size = (-0.5 - gap, -0.5 - gap), (width + 2 * gap, height + 2 * gap)
+        axis.add_patch(Rectangle(corner, *size, fill=False, linewidth=1.5, clip_on=False))
+    axis.set_title(above, fontsize=8, pad=6, fontweight="bold" if frame else "normal")
+    axis.text(0.5, -0.08, _short(below), transform=axis.transAxes, ha="center", va="top", fontsize=6.5)
 
 
 def _short(name: str) -> str:
-    """The end of a name, which tells more than its beginning."""
-    return name if len(name) <= LETTERS else "…" + name[1 - LETTERS :]
+    """The beginning and the end of a long name.
+
+    >>> _short("train/abbey/sun_aaalbzqrimafwbiv.jpg")
+    'train/abbe…fwbiv.jpg'
+    """
+    half = LETTERS // 2
+    return name if len(name) <= LETTERS else f"{name[:half]}…{name[1 - half :]}"

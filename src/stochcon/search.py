@@ -125,7 +125,8 @@ def show(results: Sequence[Nearest], console: Console | None = None) -> None:
     for nearest in results:
         table = Table("id", title=f"nearest to {nearest.query}")
         table.columns[0].overflow = "fold"  # an id is to be copied
-        table.add_column("bits that differ", justify="right")
+        weighted = any(isinstance(distance, float) for distance in nearest.distances)
+        table.add_column("weight that differs" if weighted else "bits that differ", justify="right")
         for name, distance in zip(nearest.ids, nearest.distances, strict=True):
             table.add_row(name, number(distance))
         (console or Console()).print(table)
