@@ -332,7 +332,7 @@ def test_search_says_what_is_wrong(
         ),
         (
             [out, "02.png", "--picture", "x.png"],
-            "--picture x.png needs --images, the folder or data set that was encoded",
+            "--picture x.png needs --images, what was encoded",
         ),
         (
             [out, "02.png", "-k", "1", "--images", tmp_path / "empty"],

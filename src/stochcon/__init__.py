@@ -8,21 +8,25 @@ if TYPE_CHECKING:
     from stochcon.codes import read as read_codes
     from stochcon.config import Config
     from stochcon.data import load as load_data
-    from stochcon.encoding import encode
+    from stochcon.encoding import Encoder, encode, load
     from stochcon.evaluation import evaluate
     from stochcon.features import Features, extract, load_model
     from stochcon.objective import info_nce
     from stochcon.pretraining import pretrain
     from stochcon.recipes import recipe
+    from stochcon.transformer import StochConTransformer
 
 __all__ = [
     "Codes",
     "Config",
+    "Encoder",
     "Features",
+    "StochConTransformer",
     "encode",
     "evaluate",
     "extract",
     "info_nce",
+    "load",
     "load_data",
     "load_model",
     "pretrain",
@@ -34,10 +38,13 @@ _HOMES = {
     "Codes": ("codes", "Codes"),
     "Config": ("config", "Config"),
     "Features": ("features", "Features"),
+    "Encoder": ("encoding", "Encoder"),
+    "StochConTransformer": ("transformer", "StochConTransformer"),
     "encode": ("encoding", "encode"),
     "evaluate": ("evaluation", "evaluate"),
     "extract": ("features", "extract"),
     "info_nce": ("objective", "info_nce"),
+    "load": ("encoding", "load"),
     "load_data": ("data", "load"),
     "load_model": ("features", "load_model"),
     "pretrain": ("pretraining", "pretrain"),

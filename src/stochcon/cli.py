@@ -23,7 +23,7 @@ usage: stochcon VERB ...
 
   pretrain RECIPE     learn a representation without labels; --resume DIR goes on with a run
   evaluate DIR        what a run's features and bits are worth, beside the baselines
-  encode DIR IMAGES   codes of a folder's or a data set's images, as a Parquet file
+  encode DIR IMAGES   codes of a folder's, archive's or data set's images, as a Parquet file
   search CODES QUERY  the images of a file of codes that are nearest to some
   classify DIR        fine-tuned, frozen or from nothing, with all labels or few (A.3)
   demo                the main job, shortened, with a table and a picture
@@ -105,26 +105,30 @@ def encode(arguments: list[str]) -> None:
         images: tyro.conf.Positional[str],
         out: Path = Path("codes.parquet"),
         split: Literal["train", "validation", "test"] | None = None,
+        batch_size: int = 512,
         quiet: bool = False,
-    ) -> tuple[Path, str, Path, Literal["train", "validation", "test"] | None, bool]:
+    ) -> tuple[Path, str, Path, Literal["train", "validation", "test"] | None, int, bool]:
         """Write the codes of images, packed bits and an uncertainty for each, to a Parquet file.
 
+        When interrupted, the same command goes on. Under torchrun each process writes a shard.
+
         Args:
-            directory: A finished run with a Bernoulli latent.
-            images: A folder, or the name of a data set.
+            directory: A finished run with a Bernoulli or Gaussian latent.
+            images: A folder, a .tar or .zip archive, or the name of a data set.
             out: The file of codes.
             split: Only the images of this split; by default all.
+            batch_size: Images at once; an interruption loses at most so many.
             quiet: Show no progress bar.
         """
-        return directory, images, out, split, quiet
+        return directory, images, out, split, batch_size, quiet
 
-    directory, images, out, split, quiet = _parse(options, arguments, "stochcon encode")
+    directory, images, out, split, batch_size, quiet = _parse(options, arguments, "stochcon encode")
     from stochcon.encoding import encode
 
-    count, skipped = encode(directory, images, out, split, progress=not quiet)
+    file, count, skipped = encode(directory, images, out, split, batch_size, progress=not quiet)
     if skipped:
         print(f"Some images cannot be read: {skipped} lists them")
-    print(f"{count} codes are in {out}. Next: stochcon search {out} ID")
+    print(f"{count} codes are in {file}. Next: stochcon search {out} ID")
 
 
 def search(arguments: list[str]) -> None:
@@ -147,7 +151,7 @@ def search(arguments: list[str]) -> None:
             run: The run that made the codes; needed to encode an image file.
             weighted: Count each bit by how informative and how certain it is.
             approximate: Look only where near codes are likely; an index is built once, in CODES.index.
-            images: What was encoded, a folder or a data set; the results are drawn from it.
+            images: What was encoded, a folder, an archive or a data set; the results are drawn from it.
             picture: Where they are drawn; by default CODES.search.png.
         """
         how = {"k": k, "run": run, "weighted": weighted, "approximate": approximate}
@@ -155,7 +159,7 @@ def search(arguments: list[str]) -> None:
 
     codes, queries, how, images, picture = _parse(options, arguments, "stochcon search")
     if picture and images is None:
-        raise ValueError(f"--picture {picture} needs --images, the folder or data set that was encoded")
+        raise ValueError(f"--picture {picture} needs --images, what was encoded")
     from stochcon.search import search, show
 
     results = search(codes, queries, **how, say=print)
@@ -258,7 +262,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = str(error)
     except KeyboardInterrupt:
         print(
-            "stochcon: interrupted; stochcon pretrain --resume DIR goes on from the last checkpoint",
+            "stochcon: interrupted; stochcon pretrain --resume DIR goes on from the last checkpoint, "
+            "and stochcon encode where it was",
             file=sys.stderr,
         )
         return 130

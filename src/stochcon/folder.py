@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -82,20 +83,21 @@ def drawn_split(path: str, shares: dict[Split, float]) -> Split:
     return "train"
 
 
-def open_image(path: Path, size: int) -> Image.Image:
+def open_image(file: Path | BytesIO, size: int) -> Image.Image:
     """The first picture of a file as 8-bit RGB, upright, at least size x size if the file has as much.
 
     Raises Unreadable.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             image.draft(None, (2 * size, 2 * size))  # a large JPEG is decoded at a fraction of its size
             ImageOps.exif_transpose(image, in_place=True)
             return plain(image)
     except Unreadable:
         raise
     except UnidentifiedImageError:
-        raise Unreadable("not an image" if path.stat().st_size else "an empty file") from None
+        length = len(file.getbuffer()) if isinstance(file, BytesIO) else file.stat().st_size
+        raise Unreadable("not an image" if length else "an empty file") from None
     except Exception as error:  # on damaged bytes a decoder may raise anything
         raise Unreadable(" ".join(str(error).split()) or type(error).__name__) from error
 

@@ -14,10 +14,10 @@ from PIL import Image
 
 from stochcon import rundir
 from stochcon.config import Data
-from stochcon.encoding import list_images
 from stochcon.folder import open_image
 from stochcon.images import Unreadable
 from stochcon.search import Nearest, number
+from stochcon.sources import list_images
 
 SHOWN_QUERIES, SHOWN_RESULTS = 12, 10
 SIDE = 128
@@ -29,7 +29,7 @@ LETTERS = 20
 def save(results: Sequence[Nearest], images: str, path: Path) -> Path:
     """Draw as a PNG file: a row a query, first the query in a frame, then what is nearest to it.
 
-    Of many, the first. `images` is what was encoded: a folder, or the name of a data set. Raises ValueError
+    Of many, the first. `images` is what was encoded: a folder, an archive, or the name of a data set. Raises ValueError
     if it has not the images that the ids name.
     """
     shown = [Nearest(r.query, r.ids[:SHOWN_RESULTS], r.distances, r.by_id) for r in results[:SHOWN_QUERIES]]

@@ -21,7 +21,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from stochcon.codes import threads
+from stochcon.hamming import threads
+from stochcon.stored import Stored
 
 VERSION = 1
 RECALL = 0.98
@@ -31,21 +32,21 @@ PROBES = 200
 NEIGHBOURS = 10
 
 
-def load(path: Path, packed: Callable[[], NDArray[np.uint8]], say: Callable[[str], object]) -> Any:
-    """The index of the file of codes at `path`; built, and written beside it, unless that was done before.
+def load(stored: Stored, say: Callable[[str], object]) -> Any:
+    """The index of a file of codes; built, and written beside it, unless that was done before.
 
-    An index of other codes (another size or date of the file) or a damaged one is replaced. `packed` gives
-    the codes, and is called only to build; `say` is told what takes time.
+    An index of other codes (files of another size or date) or a damaged one is replaced. `say` is told what
+    takes time.
     """
-    file = path.with_name(path.name + ".index")
-    stat = path.stat()
-    key = {"version": VERSION, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    file = stored.path.with_name(stored.path.name + ".index")
+    stats = [path.stat() for path in stored.files]
+    key = {"version": VERSION, "size_mtime_ns": [[stat.st_size, stat.st_mtime_ns] for stat in stats]}
     found, why = _read(file, key) if file.exists() else (None, "")
     if found is not None:
         return found
     if why:
         say(f"{file} {why}: it is built again")
-    started, rows = perf_counter(), packed()
+    started, rows = perf_counter(), stored.packed
     say(f"building an index of {len(rows):,} codes")
     index, recall = build(rows)
     _write(file, key, index)

@@ -30,7 +30,7 @@ class Standardised(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, scale: float):
         super().__init__()
-        self.linear = nn.Linear(inputs, outputs)
+        self.linear = nn.Linear(inputs, outputs, bias=False)  # the norm would take it out again
         self.norm = nn.BatchNorm1d(outputs, affine=False)
         self.scale = scale
 
@@ -81,6 +81,12 @@ class StochCon(nn.Module):
             nn.ReLU(inplace=True),
             nn.Linear(config.head.hidden, config.head.dim, bias=False),
         )
+
+    def centre(self, mean: Tensor) -> None:
+        """The latent's zero moves to this point (D,): pi's bias takes it away, rho's bias gives it back."""
+        with torch.no_grad():
+            self.pi.bias[: len(mean)] -= mean  # type: ignore[index, operator]
+            self.rho.bias += self.rho.weight @ mean  # type: ignore[operator]
 
     def forward(
         self, global_views: Tensor, local_views: Tensor, relaxation: float, draw: Tensor | None = None

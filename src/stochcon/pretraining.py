@@ -7,11 +7,12 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stochcon import data, rundir, training
 from stochcon.config import Config
 from stochcon.distributed import rank, synchronise_batch_norm, world_size
+from stochcon.images import Images
 from stochcon.model import Embedded, Standardised, StochCon
 from stochcon.objective import decorrelation, multi_crop_info_nce
 from stochcon.views import eval_view, make_views
@@ -25,8 +26,17 @@ def loss(embedded: Embedded, config: Config) -> Tensor:
     return total
 
 
-def pretrain(config: Config, out: Path | str, *, resume: bool = False, progress: bool = True) -> Path:
+def pretrain(
+    config: Config,
+    out: Path | str,
+    *,
+    images: Images | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> Path:
     """Train a model as the configuration says and leave it in the directory `out`; returns that directory.
+
+    images: what to train on; by default those of the configuration.
 
     With resume, go on from the last checkpoint of a run that was interrupted; the result has the same
     bits. Raises ValueError for a configuration that cannot work and FloatingPointError, with the step,
@@ -41,7 +51,7 @@ def pretrain(config: Config, out: Path | str, *, resume: bool = False, progress:
     """
     out = Path(out)
     fabric = training.launch(config.precision)
-    images = data.load(config.data, "train")
+    images = data.load(config.data, "train") if images is None else images
     per_epoch = _steps_per_epoch(len(images), config)
     steps = per_epoch * config.epochs
 
@@ -129,20 +139,26 @@ CALIBRATION_IMAGES = 20_000
 
 @torch.no_grad()
 def calibrate(model: StochCon, pixels: Tensor, config: Config) -> None:
-    """Extension: the standardised logits' running statistics, measured on plain images instead of views.
+    """Thresholds of bits, measured on plain images instead of views, since codes are made of plain images.
 
-    Codes are made of plain images, and a bit is a logit's sign: its threshold should be their mean.
+    Extension: the standardised logits' running statistics become those of these images. And where a
+    Gaussian's mean is 0 is arbitrary, as rho's bias undoes any shift: so its zero becomes the images' mean,
+    which changes nothing but the signs.
     """
-    if not isinstance(model.pi, Standardised):
+    gaussian = config.latent.kind == "gaussian" and isinstance(model.pi, nn.Linear)
+    if not gaussian and not isinstance(model.pi, Standardised):
         return
     model.eval()
     device = next(model.parameters()).device
     step = -(-len(pixels) // CALIBRATION_IMAGES)
-    logits = [
-        model.pi.linear(model.backbone(eval_view(batch.to(device), config.views)))
-        for batch in pixels[::step].split(512)
-    ]
-    model.pi.set_statistics(torch.cat(logits))
+    pi = model.pi.linear if isinstance(model.pi, Standardised) else model.pi
+    phi = torch.cat(
+        [pi(model.backbone(eval_view(batch.to(device), config.views))) for batch in pixels[::step].split(512)]
+    )
+    if isinstance(model.pi, Standardised):
+        model.pi.set_statistics(phi)
+    else:
+        model.centre(phi.mean(0)[: model.latent.dim])
     model.train()
 
 

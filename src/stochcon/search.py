@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stochcon import index, weighted
-from stochcon.codes import Codes
+from stochcon.hamming import Codes
 from stochcon.stored import Stored
 
 
@@ -59,7 +59,7 @@ def search(
     if not len(stored):
         distances, rows = np.empty((len(queries), 0), np.int32), np.empty((len(queries), 0), np.int64)
     elif approximate:
-        found = index.load(stored.path, lambda: stored.packed, say)
+        found = index.load(stored, say)
         distances, rows = index.search(found, sought.packed, min(k + 1, len(stored)))
     elif weighted:
         distances, rows = _weighted(stored, sought, flips, k + 1)
@@ -77,15 +77,12 @@ def search(
     ]
 
 
-Flips = NDArray[np.float32] | None
-
-
 def _sought(
     stored: Stored, queries: Sequence[str], own: dict[str, int], run: Path | str | None
-) -> tuple[Codes, list[Flips]]:
-    """The code of each query, and how likely its bits flip where that is known."""
+) -> tuple[Codes, list[NDArray[np.float32]]]:
+    """The code of each query, and how likely its bits flip."""
     encoder = None
-    bits, flips = [], list[Flips]()
+    bits, flips = [], []
     known = dict(zip(own, stored.rows([*own.values()]).unpack(), strict=True))
     for query in queries:
         if query in own:
@@ -108,15 +105,14 @@ def _sought(
                 )
         code = encoder.file(Path(query))
         bits.append(code.unpack()[0])
-        flips.append(getattr(code, "flips", None))
+        flips.append(code.flips)
     return Codes.pack(np.array(bits), queries, model=stored.about["model"]), flips
 
 
 def _weighted(
-    stored: Stored, sought: Codes, flips: list[Flips], k: int
+    stored: Stored, sought: Codes, flips: list[NDArray[np.float32]], k: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    on = weighted.shares(stored.all)
-    weights = np.stack([weighted.weights(on, known) for known in flips])
+    weights = weighted.weights(weighted.shares(stored.all), np.stack(flips))
     return weighted.search(stored.all, sought, weights, k)
 
 

@@ -1,4 +1,4 @@
-"""A file of codes of which only what a search needs is read: the codes, and the ids that are asked for."""
+"""A file of codes, or its shards, of which only what a search needs is read: the codes, and the ids that are asked for."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from stochcon import codes
 from stochcon.codes import Codes
+from stochcon.hamming import mean_flips
 
 
 class Stored:
@@ -32,26 +32,29 @@ class Stored:
     """
 
     def __init__(self, path: Path | str):
-        self.path = Path(path)
-        with codes.opened(self.path) as (parquet, self.about):
-            sizes = [parquet.metadata.row_group(g).num_rows for g in range(parquet.num_row_groups)]
+        self.path, self.files = Path(path), codes.files(path)
+        self.groups, sizes = list[tuple[Path, int]](), list[int]()
+        flips, model = list[NDArray[np.float64]](), None
+        for file in self.files:
+            with codes.opened(file) as (parquet, about):
+                codes.same_model(file, about["model"], model or about["model"])
+                footer = parquet.metadata
+                self.groups += [(file, g) for g in range(footer.num_row_groups)]
+                sizes += [footer.row_group(g).num_rows for g in range(footer.num_row_groups)]
+                flips.append(footer.num_rows * np.array(about["flips"]))
+                self.about, model = about, about["model"]
         self.starts = np.cumsum([0, *sizes])
+        self.flips = mean_flips(np.sum(flips, axis=0), len(self))
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    @property
-    def flips(self) -> NDArray[np.float32] | None:
-        """(D,) how often each bit of a sample flips, the mean over the images; none in a file without."""
-        return np.array(self.about["flips"], np.float32) if "flips" in self.about else None
-
     @cached_property
     def packed(self) -> NDArray[np.uint8]:
         """(N, ceil(bits / 8)), all of them."""
-        with codes.opened(self.path) as (parquet, _):
-            groups = [self._column(parquet, group, "code") for group in range(len(self.starts) - 1)]
         none = np.empty((0, -(-self.about["bits"] // 8)), np.uint8)
-        return np.concatenate([none, *(codes.packed_rows(column) for column in groups)])
+        columns = (self._column(group, "code") for group in range(len(self.groups)))
+        return np.concatenate([none, *map(codes.packed_rows, columns)])
 
     @cached_property
     def all(self) -> Codes:
@@ -71,16 +74,15 @@ class Stored:
     def find(self, ids: Iterable[str]) -> dict[str, int]:
         """The row of each id that the file has; the first, if it has several."""
         wanted, found = {*ids}, dict[str, int]()
-        with codes.opened(self.path) as (parquet, _):
-            for group, start in enumerate(self.starts[:-1].tolist()):
-                if not wanted:
-                    break
-                # the footer's least and greatest id would save reading, but they have no checksum
-                column = self._column(parquet, group, "id")
-                hits = np.flatnonzero(pc.is_in(column, pa.array(wanted, pa.string())))
-                for row, name in zip(hits.tolist(), column.take(hits).to_pylist(), strict=True):
-                    found.setdefault(name, start + row)
-                wanted -= found.keys()
+        for group, start in enumerate(self.starts[:-1].tolist()):
+            if not wanted:
+                break
+            # the footer's least and greatest id would save reading, but they have no checksum
+            column = self._column(group, "id")
+            hits = np.flatnonzero(pc.is_in(column, pa.array(wanted, pa.string())))
+            for row, name in zip(hits.tolist(), column.take(hits).to_pylist(), strict=True):
+                found.setdefault(name, start + row)
+            wanted -= found.keys()
         return found
 
     def _take(self, name: str, rows: Sequence[int]) -> list[Any]:
@@ -88,23 +90,23 @@ class Stored:
         where = np.asarray(rows, np.int64)
         groups = np.searchsorted(self.starts, where, "right") - 1
         values = np.empty(len(where), object)
-        with codes.opened(self.path) as (parquet, _):
-            for group in np.unique(groups).tolist():
-                column = self._column(parquet, group, name)
-                here = np.flatnonzero(groups == group)
-                values[here] = column.take(where[here] - self.starts[group]).to_pylist()
+        for group in np.unique(groups).tolist():
+            here = np.flatnonzero(groups == group)
+            values[here] = self._column(group, name).take(where[here] - self.starts[group]).to_pylist()
         return values.tolist()
 
-    def _column(self, parquet: pq.ParquetFile, group: int, name: str) -> pa.ChunkedArray:
-        column = parquet.read_row_group(group, [name])[name]
-        column.validate(full=True)
+    def _column(self, group: int, name: str) -> pa.ChunkedArray:
+        file, number = self.groups[group]
+        with codes.opened(file) as (parquet, _):
+            column = parquet.read_row_group(number, [name])[name]
+            column.validate(full=True)
         if len(column) != self.starts[group + 1] - self.starts[group]:
-            raise ValueError(f"{self.path} is damaged: its columns are not of one length")
+            raise ValueError(f"{file} is damaged: its columns are not of one length")
         return column
 
     def _codes(self, packed: NDArray[np.uint8], ids: NDArray[np.object_]) -> Codes:
         about, certain = self.about, np.broadcast_to(np.float32(0), len(packed))
         try:
-            return Codes(packed, about["bits"], ids, certain, about["model"], about["latent"])
+            return Codes(packed, about["bits"], ids, certain, self.flips, about["model"], about["latent"])
         except ValueError as error:
             raise ValueError(f"{self.path} is damaged: {error}") from None

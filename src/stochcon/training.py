@@ -139,7 +139,9 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, digest: 
     return int(metadata["step"])
 
 
-class _Speed(ProgressColumn):
+class Speed(ProgressColumn):
+    """Images a second. A task has the field batch_size: images in one unit of its progress."""
+
     def render(self, task: Task) -> Text:
         speed = (task.finished_speed or task.speed or 0) * task.fields["batch_size"]
         return Text(f"{speed:,.0f} images/s", style="cyan")
@@ -151,7 +153,7 @@ def progress_bar(shown: bool) -> Progress:
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
-        _Speed(),
+        Speed(),
         TextColumn("loss {task.fields[loss]:.3f}"),
         TimeRemainingColumn(),
     )

@@ -19,7 +19,7 @@ import faiss
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stochcon.codes import BIT_ORDER, Codes, threads
+from stochcon.hamming import BIT_ORDER, Codes, threads
 
 SUREST, LEAST_SURE = 0.001, 0.499
 """Between which f is kept: a network's most extreme probabilities are the worst calibrated."""
@@ -37,12 +37,12 @@ def shares(codes: Codes) -> NDArray[np.float64]:
     return np.concatenate(counts)[: codes.bits] / max(1, len(codes))
 
 
-def weights(shares: ArrayLike, flips: ArrayLike | None = None) -> NDArray[np.float32]:
-    """(..., D) of each bit, of mean 1; `flips` (..., D) are f, left out where nothing is known of them.
+def weights(shares: ArrayLike, flips: ArrayLike) -> NDArray[np.float32]:
+    """(..., D) of each bit, of mean 1, from m (D,) and f (..., D).
 
     Where no bit is informative, all weigh the same.
 
-    >>> weights([0.5, 0.5, 1.0]).tolist()
+    >>> weights([0.5, 0.5, 1.0], [0.1, 0.1, 0.1]).tolist()
     [1.5, 1.5, 0.0]
     >>> print(weights([0.5, 0.5], [[0.1, 0.1], [0.1, 0.4]]).round(2))
     [[1.   1.  ]
@@ -52,7 +52,7 @@ def weights(shares: ArrayLike, flips: ArrayLike | None = None) -> NDArray[np.flo
     on, off = np.maximum(m, 1e-300), np.maximum(1 - m, 1e-300)  # so that 0 log 0 is 0
     entropy = -m * np.log2(on) - (1 - m) * np.log2(off)
     informative = entropy if entropy.any() else np.ones_like(m)
-    f = np.clip(0.25 if flips is None else np.asarray(flips, np.float64), SUREST, LEAST_SURE)
+    f = np.clip(np.asarray(flips, np.float64), SUREST, LEAST_SURE)
     weight = informative * np.log((1 - f) / f)
     return (weight / weight.mean(-1, keepdims=True)).astype(np.float32)
 
