@@ -310,8 +310,11 @@ def test_shards_are_read_as_one(d: int, n: int, world: int, seed: int) -> None:
 def test_flips_of_shards_are_the_mean_over_all_images(tmp_path: Path) -> None:
     for rank, (n, rate) in enumerate([(1, 0.4), (3, 0.1)]):
         certain = Codes.pack(np.ones((n, 2), bool), [f"{rank}/{i}" for i in range(n)])
-        write(replace(certain, flips=np.float32([rate, 0.5])), shard(tmp_path / "codes.parquet", rank, 2))
-    assert read(tmp_path / "codes.parquet").flips.tolist() == np.float32([0.175, 0.5]).tolist()
+        write(
+            replace(certain, flips=np.array([rate, 0.5], np.float32)),
+            shard(tmp_path / "codes.parquet", rank, 2),
+        )
+    assert read(tmp_path / "codes.parquet").flips.tolist() == np.array([0.175, 0.5], np.float32).tolist()
 
 
 def test_shards_that_are_no_set_are_refused(tmp_path: Path) -> None:

@@ -318,7 +318,7 @@ def test_a_process_may_have_nothing_to_do(
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank in "01":
         monkeypatch.setenv("RANK", rank)
-        assert encode(run, str(tmp_path / "one"), tmp_path / "codes.parquet", progress=False).count == int(
+        assert encode(run, str(tmp_path / "one"), tmp_path / "codes.parquet", progress=False).written == int(
             rank
         )
     assert codes.read(tmp_path / "codes.parquet").ids.tolist() == ["02.png"]

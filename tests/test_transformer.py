@@ -92,9 +92,13 @@ def test_layouts_and_ranges_of_the_same_images_give_the_same() -> None:
 
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     flat = load_digits().data[:8]
-    cases = [
+    cases: list[tuple[StochConTransformer, Any, str]] = [
         (StochConTransformer(tiny()), flat[:, :60], "images are flat and of 60 pixels, which is no square"),
-        (StochConTransformer(tiny(), output="z"), flat, "output is 'z'; it must be bits, probabilities, h"),
+        (
+            StochConTransformer(tiny()).set_params(output="z"),
+            flat,
+            "output is 'z'; it must be bits, probabilities, h",
+        ),
         (StochConTransformer("mnist"), flat, "there is no recipe 'mnist'"),
         (
             StochConTransformer(run=write_run(tmp_path / "run", latent=Latent(kind="deterministic"))),

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from stochcon.codes import Codes
     from stochcon.codes import read as read_codes
     from stochcon.config import Config
+    from stochcon.curves import curve
     from stochcon.data import load as load_data
     from stochcon.encoding import Encoder, encode, load
     from stochcon.evaluation import evaluate
@@ -22,6 +23,7 @@ __all__ = [
     "Encoder",
     "Features",
     "StochConTransformer",
+    "curve",
     "encode",
     "evaluate",
     "extract",
@@ -40,6 +42,7 @@ _HOMES = {
     "Features": ("features", "Features"),
     "Encoder": ("encoding", "Encoder"),
     "StochConTransformer": ("transformer", "StochConTransformer"),
+    "curve": ("curves", "curve"),
     "encode": ("encoding", "encode"),
     "evaluate": ("evaluation", "evaluate"),
     "extract": ("features", "extract"),

@@ -125,7 +125,7 @@ def _write_batches(batches: Iterator[Codes], file: Any) -> int:
             [_table(first, schema)],
             len(first),
             len(first),
-            len(first) * np.float64(first.flips),
+            len(first) * first.flips.astype(np.float64),
         )
         for batch in batches:
             if _about(batch) != about:
@@ -136,7 +136,7 @@ def _write_batches(batches: Iterator[Codes], file: Any) -> int:
             held.append(_table(batch, schema))
             rows += len(batch)
             count += len(batch)
-            flips += len(batch) * np.float64(batch.flips)
+            flips += len(batch) * batch.flips.astype(np.float64)
         writer.write_table(pa.concat_tables(held), rows_at_once)
         rates = [
             round(rate, 4) for rate in mean_flips(flips, count).tolist()

@@ -129,7 +129,7 @@ class Encoded(NamedTuple):
 
     path: Path
     """The file of codes, or this process's shard of it"""
-    count: int
+    written: int
     """How many codes are in it"""
     skipped: Path | None
     """The list of images that cannot be read, a line each, its id and the reason; none if all can"""
@@ -145,7 +145,7 @@ def encode(
 ) -> Encoded:
     """Codes of a folder's, an archive's or a data set's images into the file `out`.
 
-    Only one batch of images is in memory. Batches are kept in the folder NAME.parts until all are there; so
+    Only the images' names and one batch of pixels are in memory. Batches are kept in the folder NAME.parts until all are there; so
     when this is interrupted, the same call goes on, and ends with the file that it would have made in one go.
     (The images must not change meanwhile; if the run or their names do, what depends on them is made again.)
     Under torchrun each process makes one shard, of images that follow each other; `codes.read` reads them
@@ -184,9 +184,9 @@ def encode(
                     f"{bad} of {len(sources)} images of {name} cannot be read, more than "
                     f"data.max_bad = {max_bad:g} allows; the first is {first}: {reason}"
                 )
-    count, listing = _write(map(codes.read_one, parts), listed, file)
+    written, where = _write(map(codes.read_one, parts), listed, file)
     shutil.rmtree(folder)
-    return Encoded(file, count, listing)
+    return Encoded(file, written, where)
 
 
 def _write(batches: Iterable[Codes], listed: bytes, path: Path) -> tuple[int, Path | None]:

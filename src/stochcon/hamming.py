@@ -91,10 +91,10 @@ class Codes:
             raise ValueError(f"bits are {rows.shape}; they must be (N, D)")
         names = np.empty(len(ids), dtype=object)
         names[:] = ids
-        n, bits = rows.shape
+        n, d = rows.shape
         unsure = np.zeros(n, np.float32) if uncertainty is None else np.asarray(uncertainty, np.float32)
-        rates = np.zeros(bits, np.float32) if flips is None else np.asarray(flips, np.float32)
-        return cls(np.packbits(rows, 1, BIT_ORDER), bits, names, unsure, rates, model, latent)
+        rates = np.zeros(d, np.float32) if flips is None else np.asarray(flips, np.float32)
+        return cls(np.packbits(rows, 1, BIT_ORDER), d, names, unsure, rates, model, latent)
 
     @classmethod
     def join(cls, parts: Sequence[Codes]) -> Codes:
@@ -106,12 +106,12 @@ class Codes:
             raise ValueError("there are no codes to join")
         for part in parts:
             comparable(parts[0], part)
-        rows = {
+        rows: dict[str, Any] = {
             name: np.concatenate([getattr(part, name) for part in parts])
             for name in ("packed", "ids", "uncertainty", *parts[0].moments)
         }
-        flips = mean_flips(sum(len(part) * np.float64(part.flips) for part in parts), len(rows["ids"]))
-        return replace(parts[0], **rows, flips=flips)
+        flips = np.sum([len(part) * part.flips.astype(np.float64) for part in parts], axis=0)
+        return replace(parts[0], **rows, flips=mean_flips(flips, len(rows["ids"])))
 
     @property
     def moments(self) -> dict[str, NDArray[np.float16]]:

@@ -51,10 +51,12 @@ def list_images(name: str, config: Data, split: Split | None) -> list[Source]:
         )
     if split:
         return list_folder(root, config.size)[1][split]
-    return [
-        Source(path.as_posix(), None, partial(open_image, root / path, config.size))
-        for path in image_paths(root)
-    ]
+    names_below = [path.as_posix() for path in image_paths(root)]
+    return [Source(below, None, partial(_open_below, root, below, config.size)) for below in names_below]
+
+
+def _open_below(root: Path, name: str, size: int) -> Image.Image:
+    return open_image(root / name, size)  # millions of names are smaller than millions of paths
 
 
 def list_archive(path: Path, size: int) -> list[Source]:
