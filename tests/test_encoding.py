@@ -1,4 +1,4 @@
-"""Encoding folders and data sets with a tiny run, and searching what comes out, as a user does."""
+"""Encoding folders and data sets with a tiny run, as a user does."""
 
 import os
 import shutil
@@ -23,7 +23,6 @@ from stochcon.encoding import Encoder, encode, model_hash
 from stochcon.features import extract, load_model
 from stochcon.model import StochCon
 from stochcon.pretraining import calibrate
-from stochcon.search import search
 from stochcon.sources import list_images
 
 BITS = 13
@@ -117,26 +116,6 @@ def test_an_image_file_has_the_code_that_it_has_in_its_folder(
     encode(run, str(pictures), out, progress=False)
     made = codes.read(out)
     assert Encoder(run).file(pictures / "04.png").hamming(made[made.ids == "04.png"]).tolist() == [[0]]
-    (nearest, *_) = search(out, str(pictures / "04.png"), 3, run)
-    assert nearest[1] == 0
-    by_id = search(out, "04.png", 50)
-    assert len(by_id) == 18 and "04.png" not in dict(by_id)
-    assert [distance for _, distance in by_id] == sorted(distance for _, distance in by_id)
-    assert by_id[0][1] == made.hamming(made[made.ids == "04.png"])[made.ids != "04.png"].min()
-
-
-def test_search_prints_ids_and_distances(
-    run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "codes.parquet"
-    assert main(["encode", str(run), str(pictures), "--out", str(out), "--quiet"]) == 0
-    said = capsys.readouterr().out
-    assert f"19 codes are in {out}" in said and f"{tmp_path / 'codes.skipped.txt'} lists them" in said
-    for query in (["02.png"], [str(pictures / "02.png"), "--run", str(run)]):
-        assert main(["search", str(out), *query, "-k", "3"]) == 0
-        printed = capsys.readouterr().out
-        for name, distance in search(out, query[0], 3, run):
-            assert any(name in line and f" {distance} " in line for line in printed.splitlines())
 
 
 def test_what_was_listed_before_is_not_left_beside_new_codes(
@@ -343,36 +322,6 @@ def test_a_process_may_have_nothing_to_do(
             rank
         )
     assert codes.read(tmp_path / "codes.parquet").ids.tolist() == ["02.png"]
-
-
-def test_search_says_what_is_wrong(
-    run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out, picture = tmp_path / "codes.parquet", pictures / "02.png"
-    encode(run, str(pictures), out, progress=False)
-    other = write_run(tmp_path / "other", seed=1)
-    cases: list[tuple[list[object], str]] = [
-        ([out, "cat.jpg"], f"cat.jpg is neither an id in {out} nor an image file"),
-        (
-            [out, picture],
-            f"{picture} is no id in {out}; to encode it as an image, say --run DIR, the run of the codes",
-        ),
-        (
-            [out, picture, "--run", other],
-            f"{out} was not made by the model in {other}: encode the images again with it",
-        ),
-        ([out, "02.png", "-k", "0"], "-k is 0; it must be at least 1"),
-        (
-            [tmp_path / "none", "02.png"],
-            f"{tmp_path / 'none'} is missing; stochcon encode writes a file of codes",
-        ),
-    ]
-    for arguments, message in cases:
-        assert error(capsys, "search", *arguments) == message
-    assert error(capsys, "search", picture, "02.png").startswith(f"{picture} is damaged, or no Parquet file")
-    assert error(capsys, "search", out, pictures / "10.png", "--run", run).startswith(
-        f"{pictures / '10.png'} cannot be read: "
-    )
 
 
 def test_a_data_set_of_the_run_is_read_where_the_run_read_it() -> None:

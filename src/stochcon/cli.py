@@ -24,7 +24,7 @@ usage: stochcon VERB ...
   pretrain RECIPE     learn a representation without labels; --resume DIR goes on with a run
   evaluate DIR        what a run's features and bits are worth, beside the baselines; --curve: by number of bits
   encode DIR IMAGES   codes of a folder's, archive's or data set's images, as a Parquet file
-  search CODES QUERY  the images of a file of codes that are nearest to one
+  search CODES QUERY  the images of a file of codes that are nearest to some
   export DIR          the network as an ONNX file, or as a Hugging Face Hub folder
   classify DIR        fine-tuned, frozen or from nothing, with all labels or few (A.3)
   demo                the main job, shortened, with a table and a picture
@@ -151,24 +151,40 @@ def encode(arguments: list[str]) -> None:
 def search(arguments: list[str]) -> None:
     def options(
         codes: tyro.conf.Positional[Path],
-        query: tyro.conf.Positional[str],
+        queries: tyro.conf.Positional[tuple[str, ...]],
         k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 10,
         run: Path | None = None,
-    ) -> tuple[Path, str, int, Path | None]:
-        """List the images whose codes differ from that of the query in the fewest bits.
+        weighted: bool = False,
+        approximate: bool = False,
+        images: str | None = None,
+        picture: Path | None = None,
+    ) -> tuple[Path, tuple[str, ...], dict[str, Any], str | None, Path | None]:
+        """List, and draw, the images whose codes differ from that of each query in the fewest bits.
 
         Args:
             codes: A file that stochcon encode wrote.
-            query: An id in that file, or an image file.
-            k: How many to list.
+            queries: Ids in that file, or image files.
+            k: How many to list for each.
             run: The run that made the codes; needed to encode an image file.
+            weighted: Count each bit by how informative and how certain it is.
+            approximate: Look only where near codes are likely; an index is built once, in CODES.index.
+            images: What was encoded, a folder, an archive or a data set; the results are drawn from it.
+            picture: Where they are drawn; by default CODES.search.png.
         """
-        return codes, query, k, run
+        how = {"k": k, "run": run, "weighted": weighted, "approximate": approximate}
+        return codes, queries, how, images, picture
 
-    codes, query, k, run = _parse(options, arguments, "stochcon search")
+    codes, queries, how, images, picture = _parse(options, arguments, "stochcon search")
+    if picture and images is None:
+        raise ValueError(f"--picture {picture} needs --images, what was encoded")
     from stochcon.search import search, show
 
-    show(search(codes, query, k, run), f"nearest to {query}")
+    results = search(codes, queries, **how, say=print)
+    show(results)
+    if images is not None:
+        from stochcon.gallery import save
+
+        print(f"The picture is {save(results, images, picture or codes.with_suffix('.search.png'))}")
 
 
 def export(arguments: list[str]) -> None:

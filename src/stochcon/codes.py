@@ -12,12 +12,14 @@ import glob
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from stochcon.hamming import BIT_ORDER, MOST_BITS, Codes, mean_flips
 
@@ -183,39 +185,31 @@ def read(path: Path | str, model: str | None = None) -> Codes:
     found = files(path)
     parts = [read_one(file) for file in found]
     for part, file in zip(parts, found, strict=True):
-        wanted = parts[0].model if model is None else model
-        if part.model != wanted:
-            raise ValueError(
-                f"{file} was made by the model {part.model[:12]}, not {wanted[:12]}; encode the images again"
-            )
+        same_model(file, part.model, parts[0].model if model is None else model)
     return parts[0] if len(parts) == 1 else Codes.join(parts)
+
+
+def same_model(file: Path, model: str, wanted: str) -> None:
+    """Raises ValueError if the codes of a file are of another model than is wanted."""
+    if model != wanted:
+        raise ValueError(
+            f"{file} was made by the model {model[:12]}, not {wanted[:12]}; encode the images again"
+        )
 
 
 def read_one(path: Path) -> Codes:
     """The codes of one file, without a look at what is beside it. Raises ValueError as `read` does."""
-    with open(path, "rb") as file:
-        try:
-            parquet = pq.ParquetFile(file, page_checksum_verification=True)
-            about = _described(path, parquet.metadata.metadata or {})
-            bits = about["bits"]
-            if parquet.schema_arrow != _schema(bits, about["latent"] == "gaussian"):
-                raise ValueError(f"{path} has other columns than {about['latent']} codes of {bits} bits have")
-            table = parquet.read()
-            table.validate(full=True)
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{path} is damaged, or no Parquet file: {reason}") from None
-    code = table["code"].combine_chunks()
-    width = -(-bits // 8)
-    packed = np.frombuffer(code.buffers()[1] or b"", np.uint8, len(code) * width, code.offset * width)
+    with opened(path) as (parquet, about):
+        table = parquet.read()
+        table.validate(full=True)
     moments = {
-        name: table[name].combine_chunks().flatten().to_numpy().reshape(-1, bits)
+        name: table[name].combine_chunks().flatten().to_numpy().reshape(-1, about["bits"])
         for name in table.column_names[3:]
     }
     try:
         return Codes(
-            packed=packed.reshape(-1, width),
-            bits=bits,
+            packed=packed_rows(table["code"]),
+            bits=about["bits"],
             ids=table["id"].to_numpy(),
             uncertainty=table["uncertainty"].to_numpy(),
             flips=np.array(about["flips"], np.float32),
@@ -227,6 +221,34 @@ def read_one(path: Path) -> Codes:
         )
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from None
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[pq.ParquetFile, dict[str, Any]]]:
+    """One file, to read only some columns or rows of it, and what it says about itself.
+
+    Raises ValueError as `read` does, also for damage that is met while it is open.
+    """
+    with open(path, "rb") as file:
+        try:
+            parquet = pq.ParquetFile(file, page_checksum_verification=True)
+            about, footer = _described(path, parquet.metadata.metadata or {}), parquet.metadata
+            bits = about["bits"]
+            if parquet.schema_arrow != _schema(bits, about["latent"] == "gaussian"):
+                raise ValueError(f"{path} has other columns than {about['latent']} codes of {bits} bits have")
+            if sum(footer.row_group(g).num_rows for g in range(footer.num_row_groups)) != footer.num_rows:
+                raise ValueError(f"{path} is damaged: it has not as many rows as it says")
+            yield parquet, about
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{path} is damaged, or no Parquet file: {reason}") from None
+
+
+def packed_rows(column: pa.ChunkedArray) -> NDArray[np.uint8]:
+    """The column `code` as (N, bytes a code)."""
+    code, width = column.combine_chunks(), column.type.byte_width
+    rows = np.frombuffer(code.buffers()[1] or b"", np.uint8, len(code) * width, code.offset * width)
+    return rows.reshape(-1, width)
 
 
 def _described(path: Path, metadata: dict[bytes, bytes]) -> dict[str, Any]:

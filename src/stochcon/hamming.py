@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -145,7 +146,7 @@ class Codes:
     def search(self, queries: Codes, k: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Distances and indices (M, min(k, N)) of the codes nearest to each query, nearest first; exact.
 
-        Equal distances come in any order. Raises ValueError as `hamming` does, and for k below 1.
+        Equal distances come in the order of the rows. Raises ValueError as `hamming` does, and for k below 1.
         """
         comparable(self, queries)
         if k < 1:
@@ -155,8 +156,20 @@ class Codes:
             return np.empty((len(queries), k), np.int32), np.empty((len(queries), k), np.int64)
         # what IndexBinaryFlat runs, on our own array instead of a copy of it
         base, sought = np.ascontiguousarray(self.packed), np.ascontiguousarray(queries.packed)
-        distances, indices = faiss.knn_hamming(sought, base, k)
+        with threads(len(sought)):
+            distances, indices = faiss.knn_hamming(sought, base, k)
         return distances, indices
+
+
+@contextmanager
+def threads(queries: int) -> Iterator[None]:
+    """No more threads in FAISS than queries: it shares out queries, and waits for idle threads all the same."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(max(1, min(before, queries)))
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def comparable(codes: Codes, other: Codes) -> None:
