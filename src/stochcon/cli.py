@@ -72,10 +72,11 @@ def pretrain(arguments: list[str]) -> None:
         out = Path(directory)
     out = out or Path("runs") / f"{config.recipe}-{config.latent.kind}-{config.seed}"
 
-    from stochcon.distributed import rank
+    from stochcon.distributed import rank, resumable
     from stochcon.pretraining import pretrain
 
-    pretrain(config, out, resume=directory is not None, progress=not quiet)
+    with resumable(out):
+        pretrain(config, out, resume=directory is not None, progress=not quiet)
     if rank() == 0:
         print(f"The model is in {out}. Next: stochcon evaluate {out}")
 
@@ -240,11 +241,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = explain(error)
     except (ValueError, OSError, FloatingPointError) as error:
         message = str(error)
-    except KeyboardInterrupt:
-        print(
-            "stochcon: interrupted; stochcon pretrain --resume DIR goes on from the last checkpoint",
-            file=sys.stderr,
-        )
+    except KeyboardInterrupt as stop:
+        print(f"stochcon: {'; '.join(['interrupted', *map(str, stop.args)])}", file=sys.stderr)
         return 130
     print(f"stochcon: error: {' '.join(message.split())}", file=sys.stderr)
     return 2

@@ -60,7 +60,7 @@ def file_source(root: Path, path: Path, size: int) -> Source:
     return Source(path.as_posix(), None, partial(open_image, root / path, size))
 
 
-def list_images(name: str, config: Data, split: Split | None) -> list[Source]:
+def list_images(name: str, config: Data, split: Split | None) -> Sequence[Source]:
     """Of a folder, or of a data set by its name (a folder of that name is ./NAME): one split, or all of them.
 
     A named set's files are where the run had them, if the run was on that set. Raises ValueError.

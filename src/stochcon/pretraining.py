@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -11,7 +10,8 @@ from torch import Tensor
 
 from stochcon import data, rundir, training
 from stochcon.config import Config
-from stochcon.distributed import rank, synchronise_batch_norm, world_size
+from stochcon.distributed import everyones, rank, restarted, synchronise_batch_norm, world_size
+from stochcon.loading import Canvases
 from stochcon.model import Embedded, Standardised, StochCon
 from stochcon.objective import decorrelation, multi_crop_info_nce
 from stochcon.views import eval_view, make_views
@@ -28,8 +28,8 @@ def loss(embedded: Embedded, config: Config) -> Tensor:
 def pretrain(config: Config, out: Path | str, *, resume: bool = False, progress: bool = True) -> Path:
     """Train a model as the configuration says and leave it in the directory `out`; returns that directory.
 
-    With resume, go on from the last checkpoint of a run that was interrupted; the result has the same
-    bits. Raises ValueError for a configuration that cannot work and FloatingPointError, with the step,
+    With resume, or when torchrun has restarted the processes, go on from the last checkpoint of a run that
+    was interrupted; the result has the same bits. Raises ValueError for a configuration that cannot work and FloatingPointError, with the step,
     when the loss is no longer finite; the last checkpoint is then still there.
 
     >>> import tempfile
@@ -40,8 +40,9 @@ def pretrain(config: Config, out: Path | str, *, resume: bool = False, progress:
     ['checkpoint', 'config.json', 'log.jsonl', 'model.safetensors']
     """
     out = Path(out)
+    resume = resume or (restarted() and rundir.holds(out, config))
     fabric = training.launch(config.precision)
-    images = data.load(config.data, "train")
+    images = data.load_training(config.data)
     per_epoch = _steps_per_epoch(len(images), config)
     steps = per_epoch * config.epochs
 
@@ -54,21 +55,19 @@ def pretrain(config: Config, out: Path | str, *, resume: bool = False, progress:
     optimizer = training.build_optimizer(model, config.optimizer)
     network, optimizer = fabric.setup(model, optimizer)
 
-    digest = sha256("\n".join(images.ids).encode()).hexdigest()
     checkpoint = out / rundir.CHECKPOINT
     start = 0
     if resume and checkpoint.exists():
-        start = training.load_checkpoint(checkpoint, model, optimizer, digest)
+        start = training.load_checkpoint(checkpoint, model, optimizer, images.digest)
+    if len(set(everyones((start, images.digest)))) > 1:
+        raise ValueError(
+            f"the processes differ in the images or in {out} that they see: all must share the files"
+        )
     if rank() == 0:
         if not resume:
             rundir.create(out, config)
-            if images.skipped:
-                lines = [f"{path}\t{reason}\n" for path, reason in images.skipped]
-                rundir.write(out / rundir.SKIPPED, "".join(lines).encode())
-                print(
-                    f"{len(lines)} of {len(lines) + len(images)} images cannot be read: {out / rundir.SKIPPED} lists them"
-                )
         log = rundir.Log(out / rundir.LOG, start)
+    images.report(out / rundir.SKIPPED)
 
     mine = slice(rank() * config.batch_size // world_size(), (rank() + 1) * config.batch_size // world_size())
     warmup = round(config.optimizer.warmup * per_epoch)
@@ -78,17 +77,15 @@ def pretrain(config: Config, out: Path | str, *, resume: bool = False, progress:
         task = bar.add_task(
             config.recipe, total=steps, completed=start, batch_size=config.batch_size, loss=float("nan")
         )
-        for step, indices in enumerate(
-            training.batches(len(images), config.batch_size, config.seed, start, steps), start
-        ):
+        order = training.batches(len(images), config.batch_size, config.seed, start, steps)
+        for step, x in enumerate(images.batches(indices[mine] for indices in order), start):
             relaxation = training.cosine(step, steps, *config.latent.temperature)
             lr = training.warmup_cosine(step, steps, warmup, config.optimizer.lr)
             for group in optimizer.param_groups:
                 group["lr"] = lr
 
             torch.manual_seed(training.number(config.seed, step, rank()))
-            x = images.pixels[indices[mine]].to(fabric.device)
-            embedded = network(*make_views(x, config.views), relaxation)
+            embedded = network(*make_views(x.to(fabric.device), config.views), relaxation)
             value = loss(embedded, config)
             optimizer.zero_grad()
             fabric.backward(value)
@@ -115,10 +112,12 @@ def pretrain(config: Config, out: Path | str, *, resume: bool = False, progress:
                         | _active(model, embedded)
                     )
                 recent = []
-            if rank() == 0 and (done % config.checkpoint_every == 0 or done == steps):
-                training.save_checkpoint(checkpoint, done, model, optimizer, digest)
+            if done % config.checkpoint_every == 0 or done == steps:
+                if rank() == 0:
+                    training.save_checkpoint(checkpoint, done, model, optimizer, images.digest)
+                images.report(out / rundir.SKIPPED)
     if rank() == 0:
-        calibrate(model, images.pixels, config)
+        calibrate(model, images, config)
         rundir.write_tensors(out / rundir.MODEL, model.state_dict())
     fabric.barrier()
     return out
@@ -128,7 +127,7 @@ CALIBRATION_IMAGES = 20_000
 
 
 @torch.no_grad()
-def calibrate(model: StochCon, pixels: Tensor, config: Config) -> None:
+def calibrate(model: StochCon, images: Canvases, config: Config) -> None:
     """Extension: the standardised logits' running statistics, measured on plain images instead of views.
 
     Codes are made of plain images, and a bit is a logit's sign: its threshold should be their mean.
@@ -137,10 +136,10 @@ def calibrate(model: StochCon, pixels: Tensor, config: Config) -> None:
         return
     model.eval()
     device = next(model.parameters()).device
-    step = -(-len(pixels) // CALIBRATION_IMAGES)
+    step = -(-len(images) // CALIBRATION_IMAGES)
     logits = [
         model.pi.linear(model.backbone(eval_view(batch.to(device), config.views)))
-        for batch in pixels[::step].split(512)
+        for batch in images.batches(torch.arange(0, len(images), step).split(512))
     ]
     model.pi.set_statistics(torch.cat(logits))
     model.train()
