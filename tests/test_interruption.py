@@ -76,7 +76,7 @@ def said(process: subprocess.Popen[str]) -> str:
 def ranks(torchrun: subprocess.Popen[str]) -> list[int]:
     """The processes that torchrun has started, by rank."""
     children = Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text().split()
-    rank = {}
+    rank: dict[int, int] = {}
     for child in children:
         environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
         rank |= {int(e[5:]): int(child) for e in environment if e.startswith(b"RANK=")}
