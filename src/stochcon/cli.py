@@ -75,7 +75,7 @@ def pretrain(arguments: list[str]) -> None:
     from stochcon.distributed import rank, resumable
     from stochcon.pretraining import pretrain
 
-    with resumable(out):
+    with resumable(f"stochcon pretrain --resume {out} goes on from the last checkpoint"):
         pretrain(config, out, resume=directory is not None, progress=not quiet)
     if rank() == 0:
         print(f"The model is in {out}. Next: stochcon evaluate {out}")
@@ -157,6 +157,8 @@ def classify(arguments: list[str]) -> None:
         mode: Literal["finetune", "frozen", "supervised", "supervised-bernoulli"],
         labels: float = 1.0,
         epochs: tuple[int, ...] = (10,),
+        lr: tuple[float, ...] = (3e-4,),
+        weight_decay: tuple[float, ...] = (0.0,),
         crop: tuple[float, float] = (0.08, 1.0),
         batch_size: int | None = None,
         seed: int | None = None,
@@ -165,26 +167,34 @@ def classify(arguments: list[str]) -> None:
     ) -> tuple[str, Literal["finetune", "frozen", "supervised", "supervised-bernoulli"], dict[str, Any]]:
         """Train a linear head on a run, the network with it or not; or the same network from nothing.
 
+        After an interruption the same command goes on.
+
         Args:
             source: A finished run; in the supervised modes a recipe will do.
             mode: Which part is trained; supervised-bernoulli has appendix A.2's layer.
             labels: Share of the training labels to use, the same of every class.
             epochs: Lengths to try; the best on validation is tested.
+            lr: Learning rates to try, with each length; a tenth of it from 80 % of training on.
+            weight_decay: Weight decays to try, with each of these.
             crop: Smallest and largest share of the image's area that a random crop covers.
             batch_size: Images a step; by default the run's.
             seed: By default the run's.
-            out: Where classify-MODE-LABELS.json goes; by default the run's directory.
+            out: Where classify-MODE-LABELS.json and the trials go; by default the run's directory.
             quiet: Show no progress bar.
         """
-        training = {"labels": labels, "epochs": epochs, "crop": crop, "batch_size": batch_size, "seed": seed}
-        return source, mode, training | {"out": out, "progress": not quiet}
+        tried = {"epochs": epochs, "lr": lr, "weight_decay": weight_decay}
+        training = {"labels": labels, "crop": crop, "batch_size": batch_size, "seed": seed}
+        return source, mode, tried | training | {"out": out, "progress": not quiet}
 
     source, mode, training = _parse(options, arguments, "stochcon classify")
     from stochcon.classify import classify
+    from stochcon.distributed import rank, resumable
 
-    result = classify(source, mode, **training)
-    scores = ", ".join(f"{name} {value:.1f} %" for name, value in result["test"].items())
-    print(f"{mode}, {result['images']} labels, {result['chosen']} epochs, on test images: {scores}")
+    with resumable("the same command again goes on from the last checkpoint"):
+        result = classify(source, mode, **training)
+    if rank() == 0:
+        scores = ", ".join(f"{name} {value:.1f} %" for name, value in result["test"].items())
+        print(f"{mode}, {result['images']} labels, {result['chosen']} epochs, on test images: {scores}")
 
 
 def demo(arguments: list[str]) -> None:

@@ -7,7 +7,6 @@ import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -52,13 +51,12 @@ LOST = re.compile("closed by peer|reset by peer|broken pipe|remote process exite
 
 
 @contextmanager
-def resumable(directory: Path) -> Iterator[None]:
-    """Around a run: what to do when it is told to stop, or when one of its processes is lost.
+def resumable(how: str) -> Iterator[None]:
+    """Around a run: what to say when it is told to stop, or when one of its processes is lost.
 
-    SIGTERM becomes a KeyboardInterrupt as Ctrl-C is; the connections that the death of another process
+    SIGTERM becomes a KeyboardInterrupt, as Ctrl-C is; the connections that the death of another process
     breaks become a ConnectionError. Both say how to go on.
     """
-    how = f"stochcon pretrain --resume {directory} goes on from the last checkpoint"
 
     def stop(signum: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -6,8 +6,8 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -119,7 +119,7 @@ def drawn_split(path: str, shares: dict[Split, float]) -> Split:
     return "train"
 
 
-def open_image(file: Path | BinaryIO, size: int) -> Image.Image:
+def open_image(file: Path | BytesIO, size: int) -> Image.Image:
     """The first picture of a file as 8-bit RGB, upright, at least size x size if the file has as much.
 
     Raises Unreadable.
@@ -132,8 +132,8 @@ def open_image(file: Path | BinaryIO, size: int) -> Image.Image:
     except Unreadable:
         raise
     except UnidentifiedImageError:
-        empty = file.stat().st_size == 0 if isinstance(file, Path) else file.seek(0, os.SEEK_END) == 0
-        raise Unreadable("an empty file" if empty else "not an image") from None
+        length = len(file.getbuffer()) if isinstance(file, BytesIO) else file.stat().st_size
+        raise Unreadable("not an image" if length else "an empty file") from None
     except Exception as error:  # on damaged bytes a decoder may raise anything
         raise Unreadable(" ".join(str(error).split()) or type(error).__name__) from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import torch
@@ -29,8 +28,8 @@ def pretrain(config: Config, out: Path | str, *, resume: bool = False, progress:
     """Train a model as the configuration says and leave it in the directory `out`; returns that directory.
 
     With resume, or when torchrun has restarted the processes, go on from the last checkpoint of a run that
-    was interrupted; the result has the same bits. Raises ValueError for a configuration that cannot work and FloatingPointError, with the step,
-    when the loss is no longer finite; the last checkpoint is then still there.
+    was interrupted; the result has the same bits. Raises ValueError for a configuration that cannot work and
+    FloatingPointError, with the step, when the loss is no longer finite; the last checkpoint is then still there.
 
     >>> import tempfile
     >>> from stochcon import recipes
@@ -61,23 +60,19 @@ def pretrain(config: Config, out: Path | str, *, resume: bool = False, progress:
         start = training.load_checkpoint(checkpoint, model, optimizer, images.digest)
     if len(set(everyones((start, images.digest)))) > 1:
         raise ValueError(
-            f"the processes differ in the images or in {out} that they see: all must share the files"
+            f"the processes see different images, or not the same {out}: all must share the files"
         )
-    if rank() == 0:
-        if not resume:
-            rundir.create(out, config)
-        log = rundir.Log(out / rundir.LOG, start)
+    if rank() == 0 and not resume:
+        rundir.create(out, config)
     images.report(out / rundir.SKIPPED)
 
-    mine = slice(rank() * config.batch_size // world_size(), (rank() + 1) * config.batch_size // world_size())
+    mine = training.share(config.batch_size)
     warmup = round(config.optimizer.warmup * per_epoch)
-    recent: list[Tensor] = []  # losses since the last look at them, which waits for the device
-    began = since = time.perf_counter()
-    with training.progress_bar(progress and rank() == 0) as bar:
-        task = bar.add_task(
-            config.recipe, total=steps, completed=start, batch_size=config.batch_size, loss=float("nan")
-        )
-        order = training.batches(len(images), config.batch_size, config.seed, start, steps)
+    order = training.batches(len(images), config.batch_size, config.seed, start, steps)
+    advice = "try a lower --optimizer.lr or a longer --optimizer.warmup; the last checkpoint is kept"
+    with training.Journal(
+        out, config.recipe, start, steps, per_epoch, config.batch_size, progress, advice
+    ) as journal:
         for step, x in enumerate(images.batches(indices[mine] for indices in order), start):
             relaxation = training.cosine(step, steps, *config.latent.temperature)
             lr = training.warmup_cosine(step, steps, warmup, config.optimizer.lr)
@@ -91,28 +86,11 @@ def pretrain(config: Config, out: Path | str, *, resume: bool = False, progress:
             fabric.backward(value)
             optimizer.step()
 
-            recent.append(value.detach())
+            journal.add(value)
             done = step + 1
-            bar.update(task, advance=1)
-            if done % config.log_every == 0 or done % config.checkpoint_every == 0 or done == steps:
-                mean = _finite_mean(recent, done)
-                seconds, since = time.perf_counter() - since, time.perf_counter()
-                bar.update(task, loss=mean)
-                if rank() == 0:
-                    log.append(
-                        {
-                            "step": done,
-                            "epoch": done / per_epoch,
-                            "loss": mean,
-                            "lr": lr,
-                            "relaxation": relaxation,
-                            "seconds": round(since - began, 1),
-                            "images_per_second": round(len(recent) * config.batch_size / seconds, 1),
-                        }
-                        | _active(model, embedded)
-                    )
-                recent = []
-            if done % config.checkpoint_every == 0 or done == steps:
+            if training.due(done, steps, config.log_every, config.checkpoint_every):
+                journal.write(done, {"lr": lr, "relaxation": relaxation} | _active(model, embedded))
+            if training.due(done, steps, config.checkpoint_every):
                 if rank() == 0:
                     training.save_checkpoint(checkpoint, done, model, optimizer, images.digest)
                 images.report(out / rundir.SKIPPED)
@@ -161,15 +139,3 @@ def _active(model: StochCon, embedded: Embedded) -> dict[str, float]:
     """The share of ones among this batch's bits (section 4.3), of a latent that has bits."""
     bits = model.latent.bits(embedded.logits)
     return {} if bits is None else {"active": bits.float().mean().item()}
-
-
-def _finite_mean(losses: list[Tensor], done: int) -> float:
-    values = torch.stack(losses)
-    bad = (~values.isfinite()).nonzero()
-    if len(bad):
-        step = done - len(losses) + int(bad[0]) + 1
-        raise FloatingPointError(
-            f"the loss is not finite at step {step}: try a lower --optimizer.lr or a longer --optimizer.warmup; "
-            "the last checkpoint is kept"
-        )
-    return values.mean().item()
