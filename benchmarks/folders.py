@@ -1,5 +1,6 @@
 """Folders and shards of 10,000 and of 100,000 JPEG files: listing, decoding on demand, and the memory it takes.
 
+`TMPDIR=/dev/shm python -m benchmarks.folders` keeps them in memory, so that no disk is measured.
 `decode.json` is what one thread decodes of photographs of usual size, which `benchmarks.scaling` reads.
 """
 
@@ -13,6 +14,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +29,6 @@ from stochcon.images import canvas
 from stochcon.photographs import PHOTOGRAPHS, photograph
 
 SIZES = 10_000, 100_000
-PICTURES = 1000
-"""Different contents; the files are their copies."""
 DECODED = 5000
 """Images decoded in a random order, batches of 256."""
 PHOTOGRAPH = 500, 375
@@ -41,28 +41,31 @@ def jpeg(pixels: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+def pictures() -> list[bytes]:
+    """Different JPEG files of 48 x 36 pixels; what is measured are copies of them."""
+    corners = np.random.default_rng(0).integers(0, 256, (1000, 3, 4, 3), dtype=np.uint8)
+    return [jpeg(Image.fromarray(c).resize((48, 36), Image.Resampling.BICUBIC)) for c in corners]
+
+
 def write_files(root: Path, count: int) -> None:
-    """`count` JPEG files of 48 x 36 pixels in 100 class folders."""
-    random = np.random.default_rng(0)
-    corners = random.integers(0, 256, (PICTURES, 3, 4, 3), dtype=np.uint8)
-    pictures = [jpeg(Image.fromarray(c).resize((48, 36), Image.Resampling.BICUBIC)) for c in corners]
+    """In 100 class folders."""
     for k in range(100):
         (root / f"class-{k:02}").mkdir(parents=True)
-    for i in range(count):
-        (root / f"class-{i % 100:02}" / f"{i:08}.jpg").write_bytes(pictures[i % PICTURES])
+    for i, content in zip(range(count), cycle(pictures()), strict=False):
+        (root / f"class-{i % 100:02}" / f"{i:08}.jpg").write_bytes(content)
 
 
-def write_shards(root: Path, files: Path) -> None:
-    """The same files as shards of 10,000."""
+def write_shards(root: Path, count: int) -> None:
+    """The same in shards of 10,000 images, each with its class beside it."""
     root.mkdir()
-    paths = sorted(files.rglob("*.jpg"))
-    for start in range(0, len(paths), 10_000):
+    contents = cycle(pictures())
+    for start in range(0, count, 10_000):
         with tarfile.open(root / f"shard-{start // 10_000:06}.tar", "w") as tar:
-            for path in paths[start : start + 10_000]:
-                tar.add(path, f"{path.stem}.jpg")
-                label = tarfile.TarInfo(f"{path.stem}.cls")
-                label.size = 2
-                tar.addfile(label, io.BytesIO(path.parent.name[-2:].encode()))
+            for i in range(start, min(start + 10_000, count)):
+                for ending, content in (("jpg", next(contents)), ("cls", b"%d" % (i % 100))):
+                    member = tarfile.TarInfo(f"{i:08}.{ending}")
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
 
 
 def memory(kind: str) -> float:
@@ -100,7 +103,7 @@ def folders() -> list[Row]:
         for size in SIZES:
             files, shards = Path(folder, f"files-{size}"), Path(folder, f"shards-{size}")
             write_files(files, size)
-            write_shards(shards, files)
+            write_shards(shards, size)
             for root, name in ((files, "files"), (shards, "shards"), (shards, "shards, read before")):
                 with apart.Pool(1) as process:
                     rows.append(process.apply(measure, (root, name, size)))
