@@ -22,9 +22,10 @@ USAGE = """\
 usage: stochcon VERB ...
 
   pretrain RECIPE     learn a representation without labels; --resume DIR goes on with a run
-  evaluate DIR        what a run's features and bits are worth, beside the baselines
+  evaluate DIR        what a run's features and bits are worth, beside the baselines; --curve: by number of bits
   encode DIR IMAGES   codes of a folder's or a data set's images, as a Parquet file
   search CODES QUERY  the images of a file of codes that are nearest to one
+  export DIR          the network as an ONNX file, or as a Hugging Face Hub folder
   classify DIR        fine-tuned, frozen or from nothing, with all labels or few (A.3)
   demo                the main job, shortened, with a table and a picture
   recipes             what can be pretrained, at what cost, with what result
@@ -83,21 +84,37 @@ def pretrain(arguments: list[str]) -> None:
 
 def evaluate(arguments: list[str]) -> None:
     def options(
-        directory: tyro.conf.Positional[Path], split: Literal["test", "validation"] = "test"
-    ) -> tuple[Path, Literal["test", "validation"]]:
-        """Linear probe and kNN on a run's features and bits and on the baselines; writes metrics.json.
+        directories: tyro.conf.Positional[tuple[Path, ...]],
+        split: Literal["test", "validation"] = "test",
+        curve: bool = False,
+        twin: Path | None = None,
+        quiet: bool = False,
+    ) -> tuple[tuple[Path, ...], Literal["test", "validation"], bool, Path | None, bool]:
+        """Linear probe, kNN and retrieval with a run's features and bits and the baselines; writes metrics.json.
 
         Args:
-            directory: A finished run.
+            directories: A finished run; with --curve also several, of different numbers of bits.
             split: The images to classify. Make choices on validation; read test once, at the end.
+            curve: Score against the number of bits instead; writes curve.json and curve.png.
+            twin: The run whose h the curve's other codes quantise, say of SimCLR; by default the run itself.
+            quiet: Show no progress.
         """
-        return directory, split
+        return directories, split, curve, twin, quiet
 
-    directory, split = _parse(options, arguments, "stochcon evaluate")
+    directories, split, curve, twin, quiet = _parse(options, arguments, "stochcon evaluate")
+    if not directories or (not curve and (len(directories) > 1 or twin)):
+        raise ValueError("evaluate needs the directory of one run; several, and --twin, are for --curve")
+    if curve:
+        from stochcon import curves
+        from stochcon.evaluation import of_split
+
+        print(curves.table(curves.curve(directories, twin, split, progress=not quiet)))
+        print(f"\nThe picture is {directories[0] / of_split(curves.PICTURE, split)}")
+        return
     from stochcon.evaluation import evaluate, show
 
-    metrics = evaluate(directory, split)
-    show(metrics, f"{directory}, {split} images")
+    metrics = evaluate(directories[0], split, progress=not quiet)
+    show(metrics, f"{directories[0]}, {split} images")
 
 
 def encode(arguments: list[str]) -> None:
@@ -149,6 +166,38 @@ def search(arguments: list[str]) -> None:
     from stochcon.search import search, show
 
     show(search(codes, query, k, run), f"nearest to {query}")
+
+
+def export(arguments: list[str]) -> None:
+    def options(
+        directory: tyro.conf.Positional[Path],
+        to: Literal["onnx", "hub"],
+        out: Path | None = None,
+        check: int | None = None,
+    ) -> tuple[Path, Literal["onnx", "hub"], Path | None, int | None]:
+        """Write a run's network for use elsewhere: from uint8 images to packed bits, or with a model card.
+
+        Args:
+            directory: A finished run.
+            to: An ONNX file, for onnxruntime without stochcon; or a Hugging Face Hub folder.
+            out: By default DIR/model.onnx, or hub/ and the run's name.
+            check: ONNX: validation images to compare its bits with PyTorch's on; by default 1000, 0 for none.
+        """
+        return directory, to, out, check
+
+    directory, to, out, check = _parse(options, arguments, "stochcon export")
+    if to == "onnx":
+        from stochcon.export import CHECKED, to_onnx
+
+        file, agreement = to_onnx(directory, out, CHECKED if check is None else check)
+        print(f"{file}: {agreement or 'not compared with PyTorch'}")
+    elif check is not None:
+        raise ValueError("--check is for --to onnx; a Hub folder has the run's own weights")
+    else:
+        from stochcon.hub import to_hub
+
+        folder = to_hub(directory, out)
+        print(f"{folder} is ready. Before you publish it, read its README.md: data, limits, licence")
 
 
 def classify(arguments: list[str]) -> None:
@@ -231,6 +280,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "classify": classify,
     "encode": encode,
     "search": search,
+    "export": export,
     "demo": demo,
     "recipes": list_recipes,
 }
