@@ -613,7 +613,7 @@ def test_folders_without_images(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no image")
     assert message(folder(tmp_path)) == (
         f"data.root: {tmp_path} has no images; their names must end in "
-        ".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp"
+        ".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp, or .tar for shards"
     )
     picture(tmp_path / "0.png")
     assert drawn_split("0.png", SHARES) != "test"

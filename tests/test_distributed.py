@@ -1,4 +1,4 @@
-"""Two processes, which torchrun starts on this very file, against one process on the whole batch."""
+"""Two and four processes, which torchrun starts on this very file, against one process on the whole batch."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ from stochcon.distributed import gather, rank, synchronise_batch_norm, world_siz
 from stochcon.model import StochCon
 from stochcon.pretraining import loss
 
-N = 6  # images, over all processes
+N = 8  # images, over all processes
 TINY, TIMM = Backbone(width=4), Backbone(name="test_efficientnet", stem="standard")
 LATENTS: dict[str, dict[str, Any]] = {
     "deterministic": {"kind": "deterministic"},
@@ -91,11 +91,12 @@ if __name__ == "__main__":
 Results = dict[str, dict[str, Tensor]]
 
 
-@pytest.fixture(scope="module")
-def two_processes(tmp_path_factory: pytest.TempPathFactory) -> list[Results]:
-    """What each of the two has left, by name of the case."""
-    out = tmp_path_factory.mktemp("two")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+@pytest.fixture(scope="module", params=[2, 4])
+def processes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Results]:
+    """What each of the processes has left, by name of the case."""
+    out = tmp_path_factory.mktemp("processes")
+    world = [f"--nproc-per-node={request.param}"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", *world]
     run = subprocess.run(
         [*torchrun, __file__, str(out)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -103,39 +104,38 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> list[Results]:
         text=True,
     )
     assert run.returncode == 0, run.stderr
-    processes: list[Results] = []
-    for i in range(2):
+    left: list[Results] = []
+    for i in range(request.param):
         results: Results = {}
         for name, x in safetensors.torch.load_file(out / f"{i}.safetensors").items():
             case, key = name.split("|")
             results.setdefault(case, {})[key] = x
-        processes.append(results)
-    return processes
+        left.append(results)
+    return left
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_two_processes_have_the_loss_gradients_and_statistics_of_one(
-    name: str, two_processes: list[Results]
-) -> None:
+def test_processes_have_the_loss_gradients_and_statistics_of_one(name: str, processes: list[Results]) -> None:
     one = step(*CASES[name])
-    for process in two_processes:
+    for process in processes:
         torch.testing.assert_close(process[name], one, rtol=1e-9, atol=1e-9)
 
 
-def test_synchronised_batch_norm_is_exact_for_bf16(two_processes: list[Results]) -> None:
-    one, (first, second) = normalise_bf16(), (process["bf16"] for process in two_processes)
-    output = torch.cat([first.pop("output"), second.pop("output")])
+def test_synchronised_batch_norm_is_exact_for_bf16(processes: list[Results]) -> None:
+    one, each = normalise_bf16(), [dict(process["bf16"]) for process in processes]
+    output = torch.cat([process.pop("output") for process in each])
     torch.testing.assert_close(output, one.pop("output").detach(), rtol=2**-7, atol=1e-3)
     assert output.dtype == torch.bfloat16
-    for process in (first, second):
+    for process in each:
         torch.testing.assert_close(process, one, rtol=1e-4, atol=0)
 
 
-def test_gather_has_everyones_tensor_whatever_its_strides(two_processes: list[Results]) -> None:
-    tensors = torch.arange(6.0).view(2, 3) + torch.tensor([0.0, 10.0])[:, None, None]
-    for i, process in enumerate(two_processes):
+def test_gather_has_everyones_tensor_whatever_its_strides(processes: list[Results]) -> None:
+    world = len(processes)
+    tensors = torch.arange(6.0).view(2, 3) + 10 * torch.arange(world)[:, None, None]
+    for i, process in enumerate(processes):
         assert process["gather"]["everyone"].equal(tensors.mT)
-        assert process["gather"]["gradient"].equal(2 * 2 * tensors[i])  # both processes used it
+        assert process["gather"]["gradient"].equal(2 * world * tensors[i])  # all processes used it
 
 
 def test_one_process_needs_no_torch_distributed() -> None:

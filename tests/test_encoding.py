@@ -200,13 +200,13 @@ def test_a_gaussians_zero_is_the_mean_of_the_images_and_nothing_else_changes(
     )
     torch.manual_seed(0)
     model = StochCon(config)
-    pixels = data.load(config.data, "test").pixels
+    pixels = data.load(config.data, "train").pixels
     views, draw = torch.randn(2, 8, 1, 16, 16), torch.randn(1, 8, BITS)
     outputs = []
     for _ in range(2):
         model.eval()  # batch norm's statistics stay
         outputs.append(model(views, views[:0], 1.0, draw=draw))
-        calibrate(model, pixels, config)
+        calibrate(model, data.load_training(config.data), config)
     torch.testing.assert_close(outputs[0].top, outputs[1].top)
     torch.testing.assert_close(outputs[0].bottom, outputs[1].bottom)
     features = extract(model, pixels, config.views)

@@ -73,10 +73,11 @@ def pretrain(arguments: list[str]) -> None:
         out = Path(directory)
     out = out or Path("runs") / f"{config.recipe}-{config.latent.kind}-{config.seed}"
 
-    from stochcon.distributed import rank
+    from stochcon.distributed import rank, resumable
     from stochcon.pretraining import pretrain
 
-    pretrain(config, out, resume=directory is not None, progress=not quiet)
+    with resumable(f"stochcon pretrain --resume {out} goes on from the last checkpoint"):
+        pretrain(config, out, resume=directory is not None, progress=not quiet)
     if rank() == 0:
         print(f"The model is in {out}. Next: stochcon evaluate {out}")
 
@@ -140,9 +141,11 @@ def encode(arguments: list[str]) -> None:
         return directory, images, out, split, batch_size, quiet
 
     directory, images, out, split, batch_size, quiet = _parse(options, arguments, "stochcon encode")
+    from stochcon.distributed import resumable
     from stochcon.encoding import encode
 
-    file, count, skipped = encode(directory, images, out, split, batch_size, progress=not quiet)
+    with resumable("the same command again goes on"):
+        file, count, skipped = encode(directory, images, out, split, batch_size, progress=not quiet)
     if skipped:
         print(f"Some images cannot be read: {skipped} lists them")
     print(f"{count} codes are in {file}. Next: stochcon search {out} ID")
@@ -256,9 +259,10 @@ def classify(arguments: list[str]) -> None:
 
     source, mode, training = _parse(options, arguments, "stochcon classify")
     from stochcon.classify import classify
-    from stochcon.distributed import rank
+    from stochcon.distributed import rank, resumable
 
-    result = classify(source, mode, **training)
+    with resumable("the same command again goes on from the last checkpoint"):
+        result = classify(source, mode, **training)
     if rank() == 0:
         scores = ", ".join(f"{name} {value:.1f} %" for name, value in result["test"].items())
         print(f"{mode}, {result['images']} labels, {result['chosen']} epochs, on test images: {scores}")
@@ -303,13 +307,6 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "recipes": list_recipes,
 }
 
-GO_ON = {
-    "pretrain": "; stochcon pretrain --resume DIR goes on from the last checkpoint",
-    "classify": "; the same command again goes on from the last checkpoint",
-    "encode": "; the same command again goes on",
-}
-"""How to, after an interruption."""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; the exit status: 0, or 2 after one line about what was wrong, or 130 when interrupted."""
@@ -326,8 +323,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = explain(error)
     except (ValueError, OSError, FloatingPointError) as error:
         message = str(error)
-    except KeyboardInterrupt:
-        print(f"stochcon: interrupted{GO_ON.get(verb, '')}", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"stochcon: {'; '.join(['interrupted', *map(str, stop.args)])}", file=sys.stderr)
         return 130
     print(f"stochcon: error: {' '.join(message.split())}", file=sys.stderr)
     return 2

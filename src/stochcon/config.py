@@ -38,6 +38,9 @@ class Data(Frozen):
     """Keep the validation images out of training; off for a final run, which trains on them too."""
     max_bad: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of unreadable files above which a folder is refused."""
+    memory: Annotated[int, Field(ge=0)] = 4096
+    """Megabytes of canvases that each process may hold. A training set that needs more is decoded as it is
+    needed, some batches ahead; the result has the same bits. (Three batches are the least.)"""
 
 
 class Views(Frozen):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -23,11 +23,14 @@ from torchvision.datasets.utils import download_and_extract_archive
 from stochcon.config import Data
 from stochcon.folder import list_folder
 from stochcon.images import Images, Source, Split, evenly, raw_bits, read
+from stochcon.listing import chained, taken
+from stochcon.loading import Canvases
 from stochcon.photographs import PHOTOGRAPHS, list_patches
+from stochcon.shards import list_shards, shard_paths
 
-__all__ = ["Images", "Split", "load", "raw_bits"]
+__all__ = ["Images", "Split", "load", "load_training", "raw_bits"]
 
-Listing: TypeAlias = tuple[tuple[str, ...], list[Source]]
+Listing: TypeAlias = tuple[tuple[str, ...], Sequence[Source]]
 """Class names, and the images of one split."""
 Pixels: TypeAlias = NDArray[np.uint8]
 
@@ -45,18 +48,7 @@ def load(config: Data, split: Split) -> Images:
     >>> images.pixels.shape, images.classes[:3], images.ids[:2]
     (torch.Size([360, 1, 8, 8]), ('0', '1', '2'), ('digits/13', 'digits/15'))
     """
-    list_split = LISTS[config.name]
-    classes, sources = list_split(config, split)
-    if split == "train" and not config.holdout:
-        sources = sources + list_split(config, "validation")[1]
-    if split == "train" and config.limit is not None:
-        sources = [sources[i] for i in evenly([source.label or 0 for source in sources], config.limit)]
-    if not sources:
-        raise ValueError(
-            f"data.root: {config.root} has too few images, none for {split}; "
-            "add more, or sort them into folders train, validation and test"
-        )
-
+    classes, sources = listed(config, split)
     images = read(sources, classes, config.size, config.channels)
     if len(images.skipped) > config.max_bad * len(sources):
         path, reason = images.skipped[0]
@@ -66,6 +58,33 @@ def load(config: Data, split: Split) -> Images:
             f"the first is {path}: {reason}"
         )
     return images
+
+
+def load_training(config: Data) -> Canvases:
+    """The training images by the batch: all in memory if `config.memory` allows, otherwise decoded on demand.
+
+    >>> import torch
+    >>> images = load_training(Data(name="digits", size=8, channels=1))
+    >>> len(images), [batch.shape for batch in images.batches([torch.tensor([5, 3])])]
+    (1077, [torch.Size([2, 1, 8, 8])])
+    """
+    return Canvases(listed(config, "train")[1], config)
+
+
+def listed(config: Data, split: Split) -> Listing:
+    """The classes, and the images of a split that `load` would read. Raises ValueError if there are none."""
+    list_split = LISTS[config.name]
+    classes, sources = list_split(config, split)
+    if split == "train" and not config.holdout:
+        sources = chained(sources, list_split(config, "validation")[1])
+    if split == "train" and config.limit is not None:
+        sources = taken(sources, evenly([source.label or 0 for source in sources], config.limit))
+    if not len(sources):
+        raise ValueError(
+            f"data.root: {config.root} has too few images, none for {split}; "
+            "add more, or sort them into folders train, validation and test"
+        )
+    return classes, sources
 
 
 HELD_OUT = 5000
@@ -125,10 +144,15 @@ def list_cifar(config: Data, split: Split) -> Listing:
 
 
 def list_files(config: Data, split: Split) -> Listing:
-    """Images in a folder, with or without folders for classes and splits below it."""
+    """Images in a folder, with or without folders for classes and splits below it; or in shards."""
     if config.root is None:
         raise ValueError("data.root: not set; data.name = folder needs a folder of images there")
-    classes, splits = list_folder(config.root, config.size)
+    shards = shard_paths(config.root)
+    classes, splits = (
+        list_shards(config.root, shards, config.size, cache())
+        if shards
+        else list_folder(config.root, config.size)
+    )
     return classes, splits[split]
 
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,6 +24,54 @@ def world_size() -> int:
 def rank() -> int:
     """This process's number; 0 without torch.distributed."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def local_world_size() -> int:
+    """The number of processes of this run on this machine, as torchrun or SLURM says."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE") or 1)
+
+
+def restarted() -> bool:
+    """Whether torchrun has started the processes again after one of them died (its --max-restarts)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+
+
+T = TypeVar("T")
+
+
+def everyones(value: T) -> list[T]:
+    """Every process's value, in the order of their numbers."""
+    values: list[Any] = [value] * world_size()
+    if world_size() > 1:
+        dist.all_gather_object(values, value)
+    return values
+
+
+LOST = re.compile("closed by peer|reset by peer|broken pipe|remote process exited|timed out", re.IGNORECASE)
+
+
+@contextmanager
+def resumable(how: str) -> Iterator[None]:
+    """Around a run: what to say when it is told to stop, or when one of its processes is lost.
+
+    SIGTERM becomes a KeyboardInterrupt, as Ctrl-C is; the connections that the death of another process
+    breaks become a ConnectionError. Both say how to go on.
+    """
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(how) from None
+    except RuntimeError as error:
+        if world_size() > 1 and LOST.search(str(error)):
+            raise ConnectionError(f"process {rank()} has lost another process of this run; {how}") from error
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Gather(torch.autograd.Function):

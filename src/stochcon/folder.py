@@ -1,8 +1,10 @@
-"""A folder of image files: its splits, its classes, and how each kind of file is read."""
+"""A folder of image files or of tar shards: its splits, its classes, and how each kind of file is read."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stochcon.images import Source, Split, Unreadable
+from stochcon.listing import Names, Sources
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 SPLIT_FOLDERS: dict[str, Split] = {
@@ -22,9 +25,10 @@ SPLIT_FOLDERS: dict[str, Split] = {
 }
 SHARES: dict[Split, float] = {"validation": 0.1, "test": 0.1}
 """Share of the images that a split without a folder of its own takes from those of `train`."""
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
-def list_folder(root: Path, size: int) -> tuple[tuple[str, ...], dict[Split, list[Source]]]:
+def list_folder(root: Path, size: int) -> tuple[tuple[str, ...], dict[Split, Sequence[Source]]]:
     """Class names, and for each split the image files below `root`, by path; nothing is opened.
 
     - Folders `train`, `val` (or `valid`, `validation`) and `test` on top are the splits. A split that
@@ -37,36 +41,68 @@ def list_folder(root: Path, size: int) -> tuple[tuple[str, ...], dict[Split, lis
     """
     if not root.is_dir():
         raise ValueError(f"data.root: {root} is not a folder; it must be a folder of images")
-    paths = image_paths(root)
-    if not paths:
-        raise ValueError(f"data.root: {root} has no images; their names must end in {' '.join(EXTENSIONS)}")
+    names = Names.of(files(root, EXTENSIONS))
+    if not len(names):
+        raise ValueError(
+            f"data.root: {root} has no images; their names must end in {' '.join(EXTENSIONS)}, or .tar for shards"
+        )
+    given = given_splits(root, {top: SPLIT_FOLDERS.get(top) for top in map(top_folder, names)})
+    levels = (name.split("/")[bool(given) :] for name in names)
+    firsts = {folders[0] if len(folders) > 1 else None for folders in levels}
+    classes = tuple(sorted(name for name in firsts if name)) if None not in firsts else ()
+    labels = {name: i for i, name in enumerate(classes)}
 
-    tops = {path.parts[0] for path in paths}
-    given = {SPLIT_FOLDERS[top] for top in tops & SPLIT_FOLDERS.keys()}
-    if (
-        given and not tops <= SPLIT_FOLDERS.keys()
-    ):  # a class called train, or a test split about to be trained on?
-        other = min(tops - SPLIT_FOLDERS.keys())
-        raise ValueError(f"data.root: {root} has {other} beside split folders; it must be all splits or none")
-    shares = {split: share for split, share in SHARES.items() if split not in given}
-    folders = [path.parts[bool(given) : -1] for path in paths]
-    labels = {name: i for i, name in enumerate(sorted({f[0] for f in folders}))} if all(folders) else {}
+    def source(i: int) -> Source:
+        name = names[i]
+        label = labels[name.split("/")[bool(given)]] if labels else None
+        return Source(name, label, partial(open_image, root / name, size))
 
-    splits: dict[Split, list[Source]] = {"train": [], "validation": [], "test": []}
-    for path, folder in zip(paths, folders, strict=True):
-        split: Split = SPLIT_FOLDERS[path.parts[0]] if given else "train"
-        if split == "train":
-            split = drawn_split(path.as_posix(), shares)
-        label = labels[folder[0]] if labels else None
-        splits[split].append(Source(path.as_posix(), label, partial(open_image, root / path, size)))
-    return tuple(labels), splits
+    return classes, divided(names, source, lambda i: given.get(top_folder(names[i])))
+
+
+def top_folder(name: str) -> str:
+    return name.split("/", 1)[0] if "/" in name else "a file"
+
+
+def given_splits(root: Path, named: dict[str, Split | None]) -> dict[str, Split]:
+    """The splits that the names of folders or shards tell: of all of them, or of none.
+
+    Raises ValueError if only some tell: a class called train, or a test split about to be trained on?
+    """
+    given = {name: split for name, split in named.items() if split}
+    others = named.keys() - given.keys()
+    if given and others:
+        raise ValueError(
+            f"data.root: {root} has {min(others)} beside split folders; it must be all splits or none"
+        )
+    return given
+
+
+def divided(
+    names: Names, source: Callable[[int], Source], given: Callable[[int], Split | None]
+) -> dict[Split, Sequence[Source]]:
+    """The images of each split: as given, and where no image is given to a split, as a hash draws."""
+    told = np.array([SPLITS.index(given(i) or "train") for i in range(len(names))], np.int8)
+    shares = {split: share for split, share in SHARES.items() if not (told == SPLITS.index(split)).any()}
+    for i in np.flatnonzero(told == 0).tolist():
+        told[i] = SPLITS.index(drawn_split(names[i], shares))
+    return {split: Sources(source, np.flatnonzero(told == number)) for number, split in enumerate(SPLITS)}
+
+
+def files(root: Path, extensions: tuple[str, ...]) -> Iterator[str]:
+    """The files below a folder that end so, ordered by path and relative to it; hidden ones are passed over."""
+    with os.scandir(root) as entries:
+        visible = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+    for entry in visible:
+        if entry.is_dir(follow_symlinks=False):
+            yield from (f"{entry.name}/{name}" for name in files(Path(entry.path), extensions))
+        elif os.path.splitext(entry.name)[1].lower() in extensions and entry.is_file():
+            yield entry.name
 
 
 def image_paths(root: Path) -> list[Path]:
     """The image files below a folder, in order; relative to it."""
-    found = (path for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
-    paths = sorted(path.relative_to(root) for path in found)
-    return [path for path in paths if not any(part.startswith(".") for part in path.parts)]
+    return [Path(name) for name in files(root, EXTENSIONS)]
 
 
 def drawn_split(path: str, shares: dict[Split, float]) -> Split:
@@ -75,7 +111,7 @@ def drawn_split(path: str, shares: dict[Split, float]) -> Split:
     >>> [drawn_split(f"cat/{i}.jpg", SHARES) for i in range(4)]
     ['train', 'train', 'train', 'validation']
     """
-    position = int.from_bytes(hashlib.sha256(path.encode()).digest()[:8]) / 2**64
+    position = int.from_bytes(hashlib.sha256(os.fsencode(path)).digest()[:8]) / 2**64
     for split, share in shares.items():
         if position < share:
             return split

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -10,8 +9,8 @@ from torch import Tensor, nn
 
 from stochcon import data, rundir, training
 from stochcon.config import Config
-from stochcon.distributed import rank, synchronise_batch_norm, world_size
-from stochcon.images import Images
+from stochcon.distributed import everyones, rank, restarted, synchronise_batch_norm, world_size
+from stochcon.loading import Canvases
 from stochcon.model import Embedded, Standardised, StochCon
 from stochcon.objective import decorrelation, multi_crop_info_nce
 from stochcon.views import eval_view, make_views
@@ -29,7 +28,7 @@ def pretrain(
     config: Config,
     out: Path | str,
     *,
-    images: Images | None = None,
+    images: Canvases | None = None,
     resume: bool = False,
     progress: bool = True,
 ) -> Path:
@@ -37,9 +36,9 @@ def pretrain(
 
     images: what to train on; by default those of the configuration.
 
-    With resume, go on from the last checkpoint of a run that was interrupted; the result has the same
-    bits. Raises ValueError for a configuration that cannot work and FloatingPointError, with the step,
-    when the loss is no longer finite; the last checkpoint is then still there.
+    With resume, or when torchrun has restarted the processes, go on from the last checkpoint of a run that
+    was interrupted; the result has the same bits. Raises ValueError for a configuration that cannot work and
+    FloatingPointError, with the step, when the loss is no longer finite; the last checkpoint is then still there.
 
     >>> import tempfile
     >>> from stochcon import recipes
@@ -49,8 +48,9 @@ def pretrain(
     ['checkpoint', 'config.json', 'log.jsonl', 'model.safetensors']
     """
     out = Path(out)
+    resume = resume or (restarted() and rundir.holds(out, config))
     fabric = training.launch(config.precision)
-    images = data.load(config.data, "train") if images is None else images
+    images = data.load_training(config.data) if images is None else images
     per_epoch = _steps_per_epoch(len(images), config)
     steps = per_epoch * config.epochs
 
@@ -63,37 +63,33 @@ def pretrain(
     optimizer = training.build_optimizer(model, config.optimizer)
     network, optimizer = fabric.setup(model, optimizer)
 
-    digest = sha256("\n".join(images.ids).encode()).hexdigest()
     checkpoint = out / rundir.CHECKPOINT
     start = 0
     if resume and checkpoint.exists():
-        start = training.load_checkpoint(checkpoint, model, optimizer, digest)
+        start = training.load_checkpoint(checkpoint, model, optimizer, images.digest)
+    if len(set(everyones((start, images.digest)))) > 1:
+        raise ValueError(
+            f"the processes see different images, or not the same {out}: all must share the files"
+        )
     if rank() == 0 and not resume:
         rundir.create(out, config)
-        if images.skipped:
-            lines = [f"{path}\t{reason}\n" for path, reason in images.skipped]
-            rundir.write(out / rundir.SKIPPED, "".join(lines).encode())
-            print(
-                f"{len(lines)} of {len(lines) + len(images)} images cannot be read: {out / rundir.SKIPPED} lists them"
-            )
+    images.report(out / rundir.SKIPPED)
 
     mine = training.share(config.batch_size)
     warmup = round(config.optimizer.warmup * per_epoch)
+    order = training.batches(len(images), config.batch_size, config.seed, start, steps)
     advice = "try a lower --optimizer.lr or a longer --optimizer.warmup; the last checkpoint is kept"
     with training.Journal(
         out, config.recipe, start, steps, per_epoch, config.batch_size, progress, advice
     ) as journal:
-        for step, indices in enumerate(
-            training.batches(len(images), config.batch_size, config.seed, start, steps), start
-        ):
+        for step, x in enumerate(images.batches(indices[mine] for indices in order), start):
             relaxation = training.cosine(step, steps, *config.latent.temperature)
             lr = training.warmup_cosine(step, steps, warmup, config.optimizer.lr)
             for group in optimizer.param_groups:
                 group["lr"] = lr
 
             torch.manual_seed(training.number(config.seed, step, rank()))
-            x = images.pixels[indices[mine]].to(fabric.device)
-            embedded = network(*make_views(x, config.views), relaxation)
+            embedded = network(*make_views(x.to(fabric.device), config.views), relaxation)
             value = loss(embedded, config)
             optimizer.zero_grad()
             fabric.backward(value)
@@ -103,10 +99,12 @@ def pretrain(
             done = step + 1
             if training.due(done, steps, config.log_every, config.checkpoint_every):
                 journal.write(done, {"lr": lr, "relaxation": relaxation} | _active(model, embedded))
-            if rank() == 0 and training.due(done, steps, config.checkpoint_every):
-                training.save_checkpoint(checkpoint, done, model, optimizer, digest)
+            if training.due(done, steps, config.checkpoint_every):
+                if rank() == 0:
+                    training.save_checkpoint(checkpoint, done, model, optimizer, images.digest)
+                images.report(out / rundir.SKIPPED)
     if rank() == 0:
-        calibrate(model, images.pixels, config)
+        calibrate(model, images, config)
         rundir.write_tensors(out / rundir.MODEL, model.state_dict())
     fabric.barrier()
     return out
@@ -116,7 +114,7 @@ CALIBRATION_IMAGES = 20_000
 
 
 @torch.no_grad()
-def calibrate(model: StochCon, pixels: Tensor, config: Config) -> None:
+def calibrate(model: StochCon, images: Canvases, config: Config) -> None:
     """Thresholds of bits, measured on plain images instead of views, since codes are made of plain images.
 
     Extension: the standardised logits' running statistics become those of these images. And where a
@@ -128,11 +126,10 @@ def calibrate(model: StochCon, pixels: Tensor, config: Config) -> None:
         return
     model.eval()
     device = next(model.parameters()).device
-    step = -(-len(pixels) // CALIBRATION_IMAGES)
+    step = -(-len(images) // CALIBRATION_IMAGES)
     pi = model.pi.linear if isinstance(model.pi, Standardised) else model.pi
-    phi = torch.cat(
-        [pi(model.backbone(eval_view(batch.to(device), config.views))) for batch in pixels[::step].split(512)]
-    )
+    some = images.batches(torch.arange(0, len(images), step).split(512))
+    phi = torch.cat([pi(model.backbone(eval_view(batch.to(device), config.views))) for batch in some])
     if isinstance(model.pi, Standardised):
         model.pi.set_statistics(phi)
     else:

@@ -37,9 +37,12 @@ def write(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-    except OSError as error:
+    except BaseException as error:  # an interruption too
         partial.unlink(missing_ok=True)
-        raise OSError(error.errno, f"{error.strerror}; {path} is left as it was", str(partial)) from None
+        if isinstance(error, OSError):
+            message = f"{error.strerror}; {path} is left as it was"
+            raise OSError(error.errno, message, str(partial)) from None
+        raise
     os.replace(partial, path)
 
 
@@ -77,6 +80,11 @@ def create(directory: Path, config: Config) -> None:
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"{directory} is a file; --out must name a folder, or one that is not there yet")
     write(directory / CONFIG, (config.model_dump_json(indent=2) + "\n").encode())
+
+
+def holds(directory: Path, config: Config) -> bool:
+    """Whether the directory is a run of just this configuration."""
+    return (directory / CONFIG).exists() and read_config(directory) == config
 
 
 def read_config(directory: Path) -> Config:

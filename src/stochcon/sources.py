@@ -25,7 +25,7 @@ Pictures: TypeAlias = Picture | Iterable[Picture]
 """One or more; an array or a tensor may itself be several."""
 
 
-def list_images(name: str, config: Data, split: Split | None) -> list[Source]:
+def list_images(name: str, config: Data, split: Split | None) -> Sequence[Source]:
     """Of a folder, a .tar or .zip archive, or a data set by its name (a folder of that name is ./NAME).
 
     One split, or all of them. Only names are in memory, and the pixels of a data set that is one file. A

@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from stochcon import images
 from stochcon.config import Config
 from stochcon.encoding import Encoder
+from stochcon.loading import Canvases
 from stochcon.pretraining import pretrain
 from stochcon.recipes import recipe
 from stochcon.sources import list_pictures
@@ -73,8 +73,7 @@ class StochConTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             self.encoder_ = Encoder(self.run)
         else:
             config = self._config(len(pixels))
-            canvas = config.data.size, config.data.channels
-            training_images = images.read(list_pictures(pixels, canvas[0]), (), *canvas)
+            training_images = Canvases(list_pictures(pixels, config.data.size), config.data)
             with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
                 self.encoder_ = Encoder(
                     pretrain(config, Path(folder) / "run", images=training_images, progress=False)
