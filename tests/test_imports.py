@@ -23,6 +23,8 @@ ORDER = [
     "latents",
     "objective",
     "model",
+    "chunked_norm",
+    "cached",
     "training",
     "pretraining",
     "features",
