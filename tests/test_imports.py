@@ -18,6 +18,7 @@ ORDER = [
     "photographs",
     "folder",
     "data",
+    "large",
     "views",
     "backbones",
     "latents",

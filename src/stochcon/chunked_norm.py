@@ -34,7 +34,7 @@ class ChunkedBatchNorm:
         self.gradients: list[Tensor] = []
         self.sizes: list[Tensor] = []  # how many values a channel has, over all chunks and processes
         self._call = 0
-        self._sums: list[Tensor] = []
+        self._chunks: list[list[Tensor]] = []  # size, mean and variance of every chunk so far
         self._through: list[Tensor] = []
 
     @contextmanager
@@ -60,12 +60,15 @@ class ChunkedBatchNorm:
 
     def measured(self) -> bool:
         """After a pass without gradients: takes its moments. True if they are those that it used."""
-        sums, self._sums = [gather(x).sum(0) for x in self._sums], []
         before, self.moments, self.sizes = self.moments, [], []
-        for (mean, _), (size, total, squares) in zip(before, sums, strict=True):
-            shift = total / size
-            self.moments.append(torch.stack([mean + shift, squares / size - shift.square()]))
-            self.sizes.append(size[0])
+        for chunks in self._chunks:
+            size, mean, variance = gather(torch.stack(chunks)).flatten(0, 1).unbind(1)
+            total = size.sum(0)
+            whole = (size * mean).sum(0) / total
+            spread = (size * (variance + (mean - whole).square())).sum(0) / total
+            self.moments.append(torch.stack([whole, spread]))
+            self.sizes.append(total[0])
+        self._chunks = []
         return _settled(before, self.moments)
 
     def differentiate(self) -> None:
@@ -83,18 +86,18 @@ class ChunkedBatchNorm:
         call, self._call = self._call, self._call + 1
         dtype, x = x.dtype, x.to(torch.promote_types(x.dtype, torch.float32))
         over, shape = [d for d in range(x.dim()) if d != 1], [-1 if d == 1 else 1 for d in range(x.dim())]
-        if call == len(self.moments):  # a first guess
-            self.norms.append(norm)
-            self.moments.append(gather(torch.stack([x.mean(over), x.var(over, correction=0)])).mean(0))
+        if not torch.is_grad_enabled():
+            variance, mean = torch.var_mean(x, over, correction=0)
+            size = torch.full_like(mean, x.numel() / len(mean))
+            if call == len(self.norms):  # a first guess
+                self.norms.append(norm)
+                self.moments.append(gather(torch.stack([mean, variance])).mean(0))
+            if call == len(self._chunks):
+                self._chunks.append([])
+            self._chunks[call].append(torch.stack([size, mean, variance]))
         mean, variance = self.moments[call]
         centred = x - mean.view(shape)
-        if not torch.is_grad_enabled():
-            size = torch.full_like(mean, x.numel() / len(mean))
-            sums = torch.stack([size, centred.sum(over), centred.square().sum(over)])
-            if call == len(self._sums):
-                self._sums.append(torch.zeros_like(sums))
-            self._sums[call] += sums
-        else:
+        if torch.is_grad_enabled():
             # The squares' gradient by the mean is zero: they are smallest about it.
             by_mean, by_variance = self.gradients[call] / self.sizes[call]
             self._through.append(by_mean @ x.sum(over) + by_variance @ centred.square().sum(over))
