@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from benchmarks.measure import Program, Row, speeds, write
-from benchmarks.steps import NETWORKS
+from benchmarks.ours import NETWORKS
 from stochcon.codes import Codes
 from stochcon.config import Backbone, Config, Latent
 from stochcon.features import extract

@@ -11,7 +11,7 @@ import time
 import torch
 
 from benchmarks.measure import Row, write
-from benchmarks.steps import Ours
+from benchmarks.ours import Ours
 from stochcon.config import Backbone, Config
 
 POINTS = ((256, None), (512, None), (1024, None), (1024, 256), (4096, 256))

@@ -13,57 +13,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import CORES, Program, Row, speeds, write
+from benchmarks.ours import NETWORKS, Contender, OnReadyViews, Ours
 from benchmarks.peers import KorniaViews, LightlyLoss, lightly_loader
-from stochcon import training
-from stochcon.config import Backbone, Config, Latent, Views
-from stochcon.model import StochCon
-from stochcon.objective import multi_crop_info_nce
-from stochcon.pretraining import backward, loss
-from stochcon.views import make_views
-
-NETWORKS = {
-    "small16": (Backbone(width=16), 128),
-    "small32": (Backbone(width=32), 128),
-    "resnet18": (Backbone(name="resnet18"), 16),
-}
-"""The network and the images a batch."""
-
-
-class Contender:
-    """A model with its optimizer, and a batch of uint8 images."""
-
-    def __init__(self, config: Config, images: Tensor, channels_last: bool = True):
-        torch.manual_seed(0)
-        self.config, self.images = config, images
-        self.model = StochCon(config)
-        if channels_last:
-            self.model.to(memory_format=torch.channels_last)
-        if config.compile:
-            self.model.backbone.compile()
-        self.optimizer = training.build_optimizer(self.model, config.optimizer)
-
-    def _learn(self, value: Tensor) -> int:
-        self.optimizer.zero_grad()
-        value.backward()
-        self.optimizer.step()
-        return self.config.batch_size
-
-
-class OnReadyViews(Contender):
-    """The limit: nothing but the network, the loss and the optimizer, in one memory format throughout."""
-
-    def __init__(self, config: Config, images: Tensor, channels_last: bool = True):
-        super().__init__(config, images, channels_last)
-        format = torch.channels_last if channels_last else torch.contiguous_format
-        views = make_views(images, config.views)
-        self.views = [x.flatten(0, 1).contiguous(memory_format=format) for x in views if len(x)]
-
-    def step(self) -> int:
-        n = self.config.batch_size
-        h = torch.cat([self.model.backbone(x) for x in self.views])
-        v = self.model.head(h).unflatten(0, (-1, n))
-        n_top = 2 if len(self.views) == 2 else 1
-        return self._learn(multi_crop_info_nce(v[:n_top], v[n_top:], self.config.temperature))
+from stochcon.config import Config, Latent, Views
+from stochcon.pretraining import loss
 
 
 class Lightly(Contender):
@@ -73,7 +26,7 @@ class Lightly(Contender):
         self.criterion = LightlyLoss(config.temperature)
 
     def epoch(self) -> int:
-        return sum(self._learn(self.criterion(self.model, views)) for views in self.loader)
+        return sum(self.learn(self.criterion(self.model, views)) for views in self.loader)
 
 
 class Kornia(Contender):
@@ -82,22 +35,7 @@ class Kornia(Contender):
         self.make = KorniaViews(config.views)
 
     def step(self) -> int:
-        return self._learn(loss(self.model(*self.make(self.images), 1.0), self.config))
-
-
-class Ours(Contender):
-    """The step of `stochcon pretrain`."""
-
-    def __init__(self, config: Config, images: Tensor):
-        super().__init__(config, images)
-        self.fabric = training.launch()
-        self.network, self.optimizer = self.fabric.setup(self.model, self.optimizer)
-
-    def step(self) -> int:
-        self.optimizer.zero_grad()
-        backward(self.fabric, self.network, self.images, 0, 1.0, self.config)
-        self.optimizer.step()
-        return self.config.batch_size
+        return self.learn(loss(self.model(*self.make(self.images), 1.0), self.config))
 
 
 def programs(network: str, local_views: int, batch: int, workers: int) -> dict[str, Program]:
@@ -105,7 +43,7 @@ def programs(network: str, local_views: int, batch: int, workers: int) -> dict[s
         return Config(
             backbone=NETWORKS[network][0],
             views=Views(local_views=local_views),
-            latent=Latent(kind=kind),
+            latent=Latent(kind=kind, dim=64),
             batch_size=batch,
             compile=compile,
         )

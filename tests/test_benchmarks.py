@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import encode, measure, memory, report, steps, views, whole
+from benchmarks import encode, measure, memory, ours, report, steps, views, whole
 from stochcon.config import Backbone, Views
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -37,7 +37,7 @@ def test_the_peers_make_views_of_our_shapes_and_range() -> None:
 
 
 def test_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(steps.NETWORKS, "toy", (Backbone(width=2), 2))
+    monkeypatch.setitem(ours.NETWORKS, "toy", (Backbone(width=2), 2))
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: None)  # which takes a minute
     assert positive(steps.measure("toy", workers=1, seconds=0.0, repeats=1)) == 18
 
@@ -74,7 +74,7 @@ def test_the_page_has_a_place_for_every_result_and_nothing_else(tmp_path: Path) 
     places = re.findall(r"<!-- ([\w-]+) -->", page)
     expected = {
         "views",
-        *(f"steps-{name}" for name in steps.NETWORKS),
+        *(f"steps-{name}" for name in ours.NETWORKS),
         "encode",
         "memory",
         "data-size",

@@ -125,11 +125,11 @@ def test_nothing_random_gives_the_resized_image() -> None:
 
 
 def test_parts_of_a_batch_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One at a time, images are resampled in whole grey levels."""
+    """Large images are resampled one at a time, in whole grey levels."""
     images, made = noise(5, size=40), []
     config = Views(global_size=48, local_size=11, blur_sigma=(5, 20), jitter=0, std=(1, 1, 1))
-    for part in (5 * 40 * 40, 2 * 40 * 40, 1):
-        monkeypatch.setattr(views, "PART", part)
+    for limit, pixels in (("PART", 5 * 40 * 40), ("PART", 2 * 40 * 40), ("LARGE", 1)):
+        monkeypatch.setattr(views, limit, pixels)
         torch.manual_seed(2)
         made.append(make_views(images, config))
     for other, tolerance in zip(made[1:], (1e-5, 1.01 / 255), strict=True):
@@ -213,7 +213,7 @@ def test_blur_is_torchvisions(sigma: float, size: int) -> None:
 def test_views_of_a_large_image_are_those_of_the_matrices(
     crop: dict[str, Any], sigma: float, channels: int
 ) -> None:
-    image = torch.randint(256, (channels, *crop["canvas"]), dtype=torch.uint8)
+    image = noise(1, channels=channels, size=40)[0, :, : crop["canvas"][0], : crop["canvas"][1]]
     start, length = (torch.tensor(crop[name]).expand(2, 2) for name in ("start", "length"))
     flip, widths = torch.tensor([False, crop["flip"]]), torch.tensor([0.0, sigma])
     made = cut_views(image, start, length, flip, widths, crop["size"])

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BLUR_REACH = 4
+BLUR_REACH = 5
 """Gaussian widths after which a blur is cut off."""
 
 

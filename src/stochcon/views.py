@@ -27,7 +27,9 @@ GREY = (0.299, 0.587, 0.114)
 TRIES = 10
 """Candidates for a crop before the fallback, as in torchvision."""
 PART = 2**16
-"""Image pixels turned into views at a time on a CPU: temporaries stay in the cache, large images go singly."""
+"""Image pixels turned into views at a time on a CPU, so that temporaries stay in the cache."""
+LARGE = 2**14
+"""Pixels of an image above which a CPU is faster without matrices."""
 
 
 class Kind(NamedTuple):
@@ -204,11 +206,13 @@ def _render(images: Tensor, draws: Draws, size: int, config: Views) -> Tensor:
     channels, *canvas = images.shape[1:]
     out = torch.empty(views, n, size, size, channels, device=images.device)
     radius = min(int(BLUR_REACH * config.blur_sigma[1] * size / 224), size - 1)
-    part = max(1, PART // math.prod(canvas)) if images.device.type == "cpu" else n
+    cpu, pixels = images.device.type == "cpu", math.prod(canvas)
+    large = cpu and pixels > LARGE
+    part = 1 if large else max(1, PART // pixels) if cpu else n
     for first in range(0, n if views else 0, part):
         here = slice(first, first + part)
         some = Draws(*(draw[:, here] for draw in draws))
-        if part == 1 and images.device.type == "cpu":
+        if large:
             space = (x[:, 0] for x in (some.start, some.length, some.flip, some.sigma))
             view = cut_views(images[first], *space, size)[:, None]
         else:
