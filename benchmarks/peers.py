@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import kornia.augmentation as K
 import torch
 from lightly.loss import NTXentLoss
@@ -14,7 +16,7 @@ from stochcon.config import Views
 from stochcon.model import StochCon
 
 
-class _Images(Dataset[list[Tensor]]):
+class _Images(Dataset[Any]):
     """PIL images, as a folder gives them, but without the time that decoding takes."""
 
     def __init__(self, images: Tensor, transform: DINOTransform):
@@ -23,19 +25,20 @@ class _Images(Dataset[list[Tensor]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> list[Tensor]:
+    def __getitem__(self, index: int) -> Any:
         return self.transform(self.images[index])
 
 
-def lightly_loader(images: Tensor, config: Views, batch: int, workers: int) -> DataLoader[list[Tensor]]:
+def lightly_loader(images: Tensor, config: Views, batch: int, workers: int) -> DataLoader[Any]:
     """One epoch of batches of views, a list with a tensor (N, C, S, S) for each view."""
+    low, high = config.blur_sigma
     transform = DINOTransform(
         global_crop_size=config.global_size,
         global_crop_scale=config.global_scale,
         local_crop_size=config.local_size,
         local_crop_scale=config.local_scale,
         n_local_views=config.local_views,
-        sigmas=tuple(sigma * config.global_size / 224 for sigma in config.blur_sigma),
+        sigmas=(low * config.global_size / 224, high * config.global_size / 224),
     )
     return DataLoader(_Images(images, transform), batch, shuffle=True, drop_last=True, num_workers=workers)
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from benchmarks import encode, measure, memory, ours, report, steps, views, whole
+from benchmarks.peers import KorniaViews, lightly_loader
 from stochcon.config import Backbone, Views
+from stochcon.views import make_views
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -27,9 +29,9 @@ def test_views() -> None:
 def test_the_peers_make_views_of_our_shapes_and_range() -> None:
     config = Views(local_views=3)
     images = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)
-    kornia = views.KorniaViews(config)(images)
-    lightly = next(iter(views.lightly_loader(images, config, 4, workers=0)))
-    ours = views.make_views(images, config)
+    kornia = KorniaViews(config)(images)
+    lightly = next(iter(lightly_loader(images, config, 4, workers=0)))
+    ours = make_views(images, config)
     assert [x.shape for x in kornia] == [x.shape for x in ours]
     assert [x.shape for x in lightly] == [view.shape for x in ours for view in x]
     for x in (*kornia, *lightly):

@@ -213,8 +213,8 @@ def _render(images: Tensor, draws: Draws, size: int, config: Views) -> Tensor:
         here = slice(first, first + part)
         some = Draws(*(draw[:, here] for draw in draws))
         if large:
-            space = (x[:, 0] for x in (some.start, some.length, some.flip, some.sigma))
-            view = cut_views(images[first], *space, size)[:, None]
+            start, length, flip, sigma = (x[:, 0] for x in some[:4])
+            view = cut_views(images[first], start, length, flip, sigma, size)[:, None]
         else:
             matrices = resampling_matrices(some.start, some.length, some.flip, canvas, size)
             if radius:
