@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from benchmarks.measure import CORES, Row, speeds, write
 from PIL import Image
 
+from benchmarks.measure import CORES, Row, speeds, write
 from stochcon.config import Data
 from stochcon.data import load_training
 from stochcon.folder import open_image

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from benchmarks.measure import RESULTS, Row
-from benchmarks.report import fill, table
 from timm import create_model
 from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.measure import RESULTS, Row
+from benchmarks.report import fill, table
 
 PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricModule
 from torch import Tensor, nn
 
-from stochcon import data, rundir, training
+from stochcon import cached, data, rundir, training
 from stochcon.config import Config
 from stochcon.distributed import everyones, rank, restarted, synchronise_batch_norm, world_size
 from stochcon.loading import Canvases
@@ -22,6 +24,27 @@ def loss(embedded: Embedded, config: Config) -> Tensor:
     if config.latent.decorrelation and config.latent.kind != "deterministic":
         total = total + config.latent.decorrelation * decorrelation(embedded.logits)
     return total
+
+
+def backward(
+    fabric: Fabric, network: _FabricModule, images: Tensor, step: int, relaxation: float, config: Config
+) -> tuple[Tensor, Embedded]:
+    """The gradients of a step on this process's uint8 images (N, C, H, W), its loss, and the embeddings."""
+    parts = images.split(config.chunk or len(images))
+
+    def embed(k: int) -> Embedded:
+        # Seeded here, so that a chunk that passes twice has the same views and the same noise.
+        torch.manual_seed(training.number(config.seed, step, rank(), *([k] if config.chunk else [])))
+        embedded: Embedded = network(*make_views(parts[k], config.views), relaxation)
+        return embedded
+
+    if config.chunk:
+        exact = config.chunk_batch_norm == "exact"
+        return cached.backward(fabric, network, embed, len(parts), lambda x: loss(x, config), exact)
+    embedded = embed(0)
+    value = loss(embedded, config)
+    fabric.backward(value)
+    return value.detach(), embedded
 
 
 def pretrain(
@@ -88,11 +111,8 @@ def pretrain(
             for group in optimizer.param_groups:
                 group["lr"] = lr
 
-            torch.manual_seed(training.number(config.seed, step, rank()))
-            embedded = network(*make_views(x.to(fabric.device), config.views), relaxation)
-            value = loss(embedded, config)
             optimizer.zero_grad()
-            fabric.backward(value)
+            value, embedded = backward(fabric, network, x.to(fabric.device), step, relaxation, config)
             optimizer.step()
 
             journal.add(value)
@@ -146,6 +166,9 @@ def _steps_per_epoch(images: int, config: Config) -> int:
         raise ValueError(
             f"batch_size is {config.batch_size}; it must be a multiple of the {world_size()} processes, at least 2 each"
         )
+    share = config.batch_size // world_size()
+    if config.chunk and share % config.chunk:
+        raise ValueError(f"chunk is {config.chunk}; it must divide the {share} images a step of each process")
     return images // config.batch_size
 
 
