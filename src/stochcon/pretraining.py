@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
@@ -25,8 +26,17 @@ def loss(embedded: Embedded, config: Config) -> Tensor:
     return total
 
 
-def pretrain(config: Config, out: Path | str, *, resume: bool = False, progress: bool = True) -> Path:
+def pretrain(
+    config: Config,
+    out: Path | str,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+    observe: Callable[[int, StochCon], None] | None = None,
+) -> Path:
     """Train a model as the configuration says and leave it in the directory `out`; returns that directory.
+
+    observe: called after every step with the number of steps done and the model; it must leave both as they are.
 
     With resume, go on from the last checkpoint of a run that was interrupted; the result has the same
     bits. Raises ValueError for a configuration that cannot work and FloatingPointError, with the step,
@@ -96,6 +106,8 @@ def pretrain(config: Config, out: Path | str, *, resume: bool = False, progress:
 
             recent.append(value.detach())
             done = step + 1
+            if observe:
+                observe(done, model)
             bar.update(task, advance=1)
             if done % config.log_every == 0 or done % config.checkpoint_every == 0 or done == steps:
                 mean = _finite_mean(recent, done)
