@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from stochcon.paper.intervals import interval
 from stochcon.paper.plan import BySeed
 
-STYLES = (
+STYLES: tuple[dict[str, Any], ...] = (
     {"color": "#000000", "marker": "o", "linestyle": "-"},
     {"color": "#0072b2", "marker": "s", "linestyle": "--"},
     {"color": "#d55e00", "marker": "^", "linestyle": "-."},
@@ -62,10 +63,10 @@ def ticks(axis: Axes, values: Sequence[float], names: Sequence[str] | None = Non
     axis.minorticks_off()
 
 
-def legend(axis: Axes, **options: object) -> None:
+def legend(axis: Axes, **options: Any) -> None:
     """A legend, if something has been drawn."""
     if axis.get_legend_handles_labels()[1]:
-        axis.legend(frameon=False, fontsize=8, **options)  # type: ignore[arg-type]
+        axis.legend(frameon=False, fontsize=8, **options)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -17,6 +17,8 @@ PUBLISHED = (
     "The paper (CIFAR-10, ResNet-50): robust to the width; a forest on 11 units of 64 bits is accurate; at a fixed "
     "number of units the Gaussian's F1 falls as its width grows, the Bernoulli's does not. Curves only, no numbers."
 )
+SHOWN = (2, 4, 8, 11, 16)
+"""Numbers of units in the table; the picture has all."""
 FAMILIES: dict[str, Callable[[int | None], Model]] = {"Bernoulli": bernoulli, "Gaussian": gaussian}
 
 
@@ -35,18 +37,20 @@ def _units(plan: Plan, dim: int | None) -> list[int]:
 
 
 def markdown(plan: Plan) -> str:
-    few = plan.tier.few
+    shown = [count for count in SHOWN if count in plan.tier.units]
     rows = []
     for family in FAMILIES:
         for dim in plan.tier.bottlenecks():
-            accuracies = ["linear.h", "linear.z", "linear.bits"]
-            metrics = [probed(plan, family, dim, metric).values() for metric in accuracies]
-            forests = [probed(plan, family, dim, f"forest.{count}").values() for count in (4, few, 16, "all")]
-            shown = [cell(column) for column in metrics[:2]]
-            shown.append(cell(metrics[2]) if family == "Bernoulli" else "–")
-            rows.append([f"{family}, {plan.width(dim)}", *shown, *(cell(column, 3) for column in forests)])
+            row = [f"{family}, {plan.width(dim)}"]
+            for metric in ("linear.h", "linear.z", "linear.bits"):
+                has = family == "Bernoulli" or metric != "linear.bits"
+                row.append(cell(probed(plan, family, dim, metric).values()) if has else "–")
+            for count in (*shown, "all"):
+                has = count == "all" or count in _units(plan, dim)
+                row.append(cell(probed(plan, family, dim, f"forest.{count}").values(), 3) if has else "–")
+            rows.append(row)
     head = ["latent, width", "linear on h (%)", "on z (%)", "on bits (%)"]
-    head += ["F1, 4 units", f"{few} units", "16 units", "all units"]
+    head += [f"F1, {count} units" for count in (*shown, "all")]
     return f"{drawing.table(head, rows)}\n\n{PUBLISHED}"
 
 
@@ -69,7 +73,7 @@ def draw(plan: Plan) -> Figure:
             counts = _units(plan, dim)
             columns = [probed(plan, family, dim, f"forest.{count}") for count in counts]
             drawing.line(axis, counts, columns, style, f"width {plan.width(dim)}")
-        drawing.ticks(axis, [2, 4, 8, 16, 64, plan.tier.full])
+        drawing.ticks(axis, sorted({*plan.tier.units, plan.tier.full} - {plan.tier.few}))
         axis.set(
             xlabel="feature units of the forest", ylabel="mean F1 over classes", ylim=(0, 1), title=family
         )

@@ -53,7 +53,7 @@ class Cell:
     @property
     def path(self) -> Path:
         """Of its JSON file: data set / model / what was done, and the seed."""
-        done = [self.task]
+        done: list[str] = [self.task]
         if self.labels is not None:
             done += [f"{self.labels:g}", f"{self.epochs}epochs"]
         return (

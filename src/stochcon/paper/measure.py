@@ -70,7 +70,7 @@ def probed(directory: Path, units: Sequence[int], forest_images: int) -> dict[st
     """Frozen features on the test images: linear probes, the forest by units, active bits, aggregate variance.
 
     linear.NAME: logistic regression, in per cent, of h, z and bits. forest.K: F1 on K units, of the bits or
-    the mean; forest.all on all of them. variance: of q(z|x); spread: of z from image to image.
+    the mean, and forest.all on all of them; no units: no forest. variance: of q(z|x); spread: of z from image to image.
     """
     model, config = load_model(directory)
     train, test = data.load(config.data, "train"), data.load(config.data, "test")
@@ -81,7 +81,8 @@ def probed(directory: Path, units: Sequence[int], forest_images: int) -> dict[st
         metrics["linear.z"] = probes.linear_top1(a.z, train.labels, b.z, test.labels)
         metrics["variance"] = probes.aggregate_variance(b.uncertainty)
         metrics["spread"] = b.z.double().var(0).mean().item()
-        code = b.z if b.bits is None else b.bits
+    code = b.z if b.bits is None else b.bits
+    if code is not None and units:
         chosen = torch.tensor(evenly(test.labels.numpy(), forest_images))
         width = code.shape[1]
         counts = [count for count in units if count < width] + [width]

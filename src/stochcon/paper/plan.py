@@ -24,8 +24,9 @@ class Plan:
         cells = [Cell(model.name, config, images=self.tier.images[self.data]) for config in configs]
         return [replace(cell, **measured) for cell in cells]  # type: ignore[arg-type]
 
-    def probe(self, model: Model) -> list[Cell]:
-        return self.cells(model, task="probe", units=self.tier.units, images=self.tier.forest_images)
+    def probe(self, model: Model, forest: bool = True) -> list[Cell]:
+        units = self.tier.units if forest else ()
+        return self.cells(model, task="probe", units=units, images=self.tier.forest_images)
 
     def classify(self, model: Model, mode: Mode, labels: float, epochs: int) -> list[Cell]:
         return self.cells(model, task=mode, labels=labels, epochs=epochs, batch_size=self.tier.batch_size)

@@ -87,12 +87,16 @@ def draw(tier: Tier, names: Sequence[str]) -> None:
                 content = BytesIO()
                 FIGURES[name].draw(plan).savefig(content, dpi=150, metadata={"Software": None})
                 rundir.write(picture(name, data), content.getvalue())
-    for page in PAGES:
-        if page.is_file():
-            old = page.read_text()
-            new = BLOCK.sub(lambda match: filled(match, page, plans), old)
-            if new != old:
-                rundir.write(page, new.encode())
+    for page in filter(Path.is_file, PAGES):
+        fill(page, plans)
+
+
+def fill(page: Path, plans: dict[str, Plan]) -> None:
+    """Every block of a page anew: what is between <!-- paper: NAME DATA --> and <!-- /paper -->."""
+    old = page.read_text()
+    new = BLOCK.sub(lambda match: filled(match, page, plans), old)
+    if new != old:
+        rundir.write(page, new.encode())
 
 
 def picture(name: str, data: str) -> Path:
@@ -112,7 +116,7 @@ def filled(match: re.Match[str], page: Path, plans: dict[str, Plan]) -> str:
         link = Path(os.path.relpath(picture(name, data), page.parent)).as_posix()
         text += f"\n\n![{FIGURES[name].TITLE}, {data}]({link})"
     seeds = len(plan.seeds)
-    n = f"Mean ± half of the 95 % t interval over {seeds} seeds." if seeds > 1 else f"Seeds: {seeds}."
+    n = f"Seeds run: {seeds}. With several: mean ± half of the 95 % t interval."
     return f"{start}{text}\n\n{n}\n{end}"
 
 
