@@ -18,11 +18,13 @@ def test_one_step_at_full_width(data: str) -> None:
     model = StochCon(config).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(model, config.optimizer)
     images = torch.randint(0, 256, (2, 3, config.data.size, config.data.size), dtype=torch.uint8)
-    before = [p.detach().clone() for p in model.parameters()]
+    matrices = [
+        p for p in model.parameters() if p.ndim > 1
+    ]  # residual branches start at zero: their norms wait
+    before = [p.detach().clone() for p in matrices]
     value = loss(model(*make_views(images, views), 1.0), config)
     value.backward()
     optimizer.step()
     assert value.isfinite()
     assert all(p.isfinite().all() for p in model.parameters())
-    moved = [not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True)]
-    assert sum(moved) > 0.95 * len(moved)
+    assert not any(torch.equal(old, new) for old, new in zip(before, matrices, strict=True))

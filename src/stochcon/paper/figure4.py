@@ -60,6 +60,6 @@ def draw(plan: Plan) -> Figure:
         for style, (name, model) in enumerate(models(plan).items()):
             points = curve(plan, model, split)
             drawing.line(axis, list(points), list(points.values()), style, name)
-        axis.set(xlabel="epoch", ylabel=f"ones among an image's bits (%), {split} images", title=split)
+        axis.set(xlabel="epoch", ylabel="ones among an image's bits (%)", title=f"{split} images")
     drawing.legend(axes[0])
     return figure

@@ -64,6 +64,8 @@ def paper(
 
 def datasets(tier: Tier, name: str, data: str | None = None) -> list[str]:
     """What a figure is made of: the one asked for, or for table 1 all, and for the others the tier's choice."""
+    if data and data not in tier.table:
+        raise ValueError(f"--data: the tier {tier.name} has no {data!r}; it has {', '.join(tier.table)}")
     return [data] if data else list(tier.table if name == "table1" else tier.figures)
 
 
@@ -79,16 +81,22 @@ def measured_seeds(tier: Tier, data: str) -> tuple[int, ...]:
 
 
 def draw(tier: Tier, names: Sequence[str]) -> None:
-    """Pictures of all data sets that have runs, and every block of the pages that is about this tier."""
+    """Pictures of the data sets of which a whole seed has run, and every block of the pages about this tier."""
     plans = {data: Plan(tier, data, measured_seeds(tier, data)) for data in tier.table}
     for name in names:
         for data, plan in plans.items():
-            if any(read(cell) for cell in FIGURES[name].cells(plan)):
+            if whole(FIGURES[name].cells(plan)):
                 content = BytesIO()
                 FIGURES[name].draw(plan).savefig(content, dpi=150, metadata={"Software": None})
                 rundir.write(picture(name, data), content.getvalue())
     for page in filter(Path.is_file, PAGES):
         fill(page, plans)
+
+
+def whole(cells: Sequence[Cell]) -> bool:
+    """Whether all cells of any one seed have run."""
+    missing = {cell.config.seed for cell in cells if read(cell) is None}
+    return any(cell.config.seed not in missing for cell in cells)
 
 
 def fill(page: Path, plans: dict[str, Plan]) -> None:

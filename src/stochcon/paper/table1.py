@@ -76,7 +76,7 @@ def markdown(plan: Plan) -> str:
 
 def draw(plan: Plan) -> Figure:
     shares = [100 * share for share in plan.tier.lengths]
-    figure, axes = drawing.panels(2)
+    figure, axes = drawing.panels(2, height=4.2)
     modes: tuple[Mode, ...] = ("finetune", "frozen")
     shown = {name: columns for name, columns in lines(plan).items() if not name.endswith("bits")}
     for axis, mode, title in zip(axes, modes, ("fine-tuned", "frozen"), strict=True):
@@ -85,5 +85,5 @@ def draw(plan: Plan) -> Figure:
                 drawing.line(axis, shares, columns[mode], style, name, nudge=0.05 * (style - 2))
         drawing.ticks(axis, shares)
         axis.set(xlabel="labels in use (%)", ylabel="test top-1 (%)", title=f"{title}, {plan.data}")
-    drawing.legend(axes[0])
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure

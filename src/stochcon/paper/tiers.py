@@ -91,9 +91,7 @@ class Tier:
         return (*self.widths, None)
 
     def config(self, data: str, model: Model, seed: int) -> Config:
-        """The pretraining of a model. Raises ValueError for a data set that the tier does not have."""
-        if data not in self.table:
-            raise ValueError(f"--data: the tier {self.name} has no {data!r}; it has {', '.join(self.table)}")
+        """The pretraining of a model."""
         base = self.table[data].model_copy(update={"recipe": f"{self.name}-{data}", "latent": model.latent})
         steps = self.images[data] // base.batch_size * base.epochs
         return base.model_copy(update={"seed": seed, "checkpoint_every": max(1, steps // self.looks)})
