@@ -170,7 +170,9 @@ def test_other_latents_train_and_evaluate(kind: str, tmp_path: Path) -> None:
 def test_a_run_is_evaluated_on_its_bits(finished: Path) -> None:
     assert main(["evaluate", str(finished)]) == 0
     metrics = json.loads((finished / rundir.METRICS).read_text())
-    keys = {f"{probe}.{name}" for probe in ("linear", "knn") for name in ("h", "z", "bits")}
+    keys = {
+        f"{probe}.{name}" for probe in ("linear", "knn", "map", "p10", "p100-macro") for name in ("h", "bits")
+    }
     assert keys | {"bits", "active", "dead", "compression"} < set(metrics)
     assert metrics["bits"] == 16
     assert metrics["compression"] == 16 * 16 * 8 / 16

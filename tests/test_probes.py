@@ -76,6 +76,19 @@ def test_binary_codes_of_others_have_the_bits_asked_for_and_keep_neighbours() ->
         assert method(train, test, 64)[0].shape[1] == 20  # no more than there are dimensions
 
 
+def test_other_codes_do_not_depend_on_where_the_data_is() -> None:
+    (train, labels), (test, truth) = blobs(300, 20, 1), blobs(100, 20, 2)
+    for method in (probes.random_projections, probes.above_median):
+        a, b = method(train, test, 16)
+        assert a.shape == (300, 16) and b.shape == (100, 16)
+        assert a.dtype == b.dtype == torch.bool
+        assert probes.knn_top1(a, labels, b, truth) > 80
+        moved = method(train + 50, test + 50, 16)
+        assert (moved[0] == a).float().mean() > 0.999
+    assert (a.sum(0) == 150).all()  # above the median are half of the images
+    assert probes.above_median(train, test, 64)[0].shape[1] == 20
+
+
 def test_itq_loses_less_than_pca_signs() -> None:
     """The quantity that ITQ minimises: the distance from the projected data to its signs."""
     train, _ = blobs(500, 20, 3)

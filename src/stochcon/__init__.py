@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from stochcon.codes import Codes
     from stochcon.codes import read as read_codes
     from stochcon.config import Config
+    from stochcon.curves import curve
     from stochcon.data import load as load_data
     from stochcon.encoding import encode
     from stochcon.evaluation import evaluate
@@ -19,6 +20,7 @@ __all__ = [
     "Codes",
     "Config",
     "Features",
+    "curve",
     "encode",
     "evaluate",
     "extract",
@@ -34,6 +36,7 @@ _HOMES = {
     "Codes": ("codes", "Codes"),
     "Config": ("config", "Config"),
     "Features": ("features", "Features"),
+    "curve": ("curves", "curve"),
     "encode": ("encoding", "encode"),
     "evaluate": ("evaluation", "evaluate"),
     "extract": ("features", "extract"),

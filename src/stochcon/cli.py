@@ -22,7 +22,7 @@ USAGE = """\
 usage: stochcon VERB ...
 
   pretrain RECIPE     learn a representation without labels; --resume DIR goes on with a run
-  evaluate DIR        what a run's features and bits are worth, beside the baselines
+  evaluate DIR        what a run's features and bits are worth, beside the baselines; --curve: by number of bits
   encode DIR IMAGES   codes of a folder's or a data set's images, as a Parquet file
   search CODES QUERY  the images of a file of codes that are nearest to one
   classify DIR        fine-tuned, frozen or from nothing, with all labels or few (A.3)
@@ -83,21 +83,37 @@ def pretrain(arguments: list[str]) -> None:
 
 def evaluate(arguments: list[str]) -> None:
     def options(
-        directory: tyro.conf.Positional[Path], split: Literal["test", "validation"] = "test"
-    ) -> tuple[Path, Literal["test", "validation"]]:
-        """Linear probe and kNN on a run's features and bits and on the baselines; writes metrics.json.
+        directories: tyro.conf.Positional[tuple[Path, ...]],
+        split: Literal["test", "validation"] = "test",
+        curve: bool = False,
+        twin: Path | None = None,
+        quiet: bool = False,
+    ) -> tuple[tuple[Path, ...], Literal["test", "validation"], bool, Path | None, bool]:
+        """Linear probe, kNN and retrieval with a run's features and bits and the baselines; writes metrics.json.
 
         Args:
-            directory: A finished run.
+            directories: A finished run; with --curve also several, of different numbers of bits.
             split: The images to classify. Make choices on validation; read test once, at the end.
+            curve: Score against the number of bits instead; writes curve.json and curve.png.
+            twin: The run whose h the curve's other codes quantise, say of SimCLR; by default the run itself.
+            quiet: Show no progress.
         """
-        return directory, split
+        return directories, split, curve, twin, quiet
 
-    directory, split = _parse(options, arguments, "stochcon evaluate")
+    directories, split, curve, twin, quiet = _parse(options, arguments, "stochcon evaluate")
+    if not directories or (not curve and (len(directories) > 1 or twin)):
+        raise ValueError("evaluate needs the directory of one run; several, and --twin, are for --curve")
+    if curve:
+        from stochcon import curves
+        from stochcon.evaluation import of_split
+
+        print(curves.table(curves.curve(directories, twin, split, progress=not quiet)))
+        print(f"\nThe picture is {directories[0] / of_split(curves.PICTURE, split)}")
+        return
     from stochcon.evaluation import evaluate, show
 
-    metrics = evaluate(directory, split)
-    show(metrics, f"{directory}, {split} images")
+    metrics = evaluate(directories[0], split, progress=not quiet)
+    show(metrics, f"{directories[0]}, {split} images")
 
 
 def encode(arguments: list[str]) -> None:
@@ -157,6 +173,8 @@ def classify(arguments: list[str]) -> None:
         mode: Literal["finetune", "frozen", "supervised", "supervised-bernoulli"],
         labels: float = 1.0,
         epochs: tuple[int, ...] = (10,),
+        lr: tuple[float, ...] = (3e-4,),
+        weight_decay: tuple[float, ...] = (0.0,),
         crop: tuple[float, float] = (0.08, 1.0),
         batch_size: int | None = None,
         seed: int | None = None,
@@ -165,26 +183,33 @@ def classify(arguments: list[str]) -> None:
     ) -> tuple[str, Literal["finetune", "frozen", "supervised", "supervised-bernoulli"], dict[str, Any]]:
         """Train a linear head on a run, the network with it or not; or the same network from nothing.
 
+        After an interruption the same command goes on.
+
         Args:
             source: A finished run; in the supervised modes a recipe will do.
             mode: Which part is trained; supervised-bernoulli has appendix A.2's layer.
             labels: Share of the training labels to use, the same of every class.
             epochs: Lengths to try; the best on validation is tested.
+            lr: Learning rates to try, with each length; a tenth of it from 80 % of training on.
+            weight_decay: Weight decays to try, with each of these.
             crop: Smallest and largest share of the image's area that a random crop covers.
             batch_size: Images a step; by default the run's.
             seed: By default the run's.
-            out: Where classify-MODE-LABELS.json goes; by default the run's directory.
+            out: Where classify-MODE-LABELS.json and the trials go; by default the run's directory.
             quiet: Show no progress bar.
         """
-        training = {"labels": labels, "epochs": epochs, "crop": crop, "batch_size": batch_size, "seed": seed}
-        return source, mode, training | {"out": out, "progress": not quiet}
+        tried = {"epochs": epochs, "lr": lr, "weight_decay": weight_decay}
+        training = {"labels": labels, "crop": crop, "batch_size": batch_size, "seed": seed}
+        return source, mode, tried | training | {"out": out, "progress": not quiet}
 
     source, mode, training = _parse(options, arguments, "stochcon classify")
     from stochcon.classify import classify
+    from stochcon.distributed import rank
 
     result = classify(source, mode, **training)
-    scores = ", ".join(f"{name} {value:.1f} %" for name, value in result["test"].items())
-    print(f"{mode}, {result['images']} labels, {result['chosen']} epochs, on test images: {scores}")
+    if rank() == 0:
+        scores = ", ".join(f"{name} {value:.1f} %" for name, value in result["test"].items())
+        print(f"{mode}, {result['images']} labels, {result['chosen']} epochs, on test images: {scores}")
 
 
 def paper(arguments: list[str]) -> None:
@@ -270,6 +295,12 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "recipes": list_recipes,
 }
 
+GO_ON = {
+    "pretrain": "; stochcon pretrain --resume DIR goes on from the last checkpoint",
+    "classify": "; the same command again goes on from the last checkpoint",
+}
+"""How to, after an interruption."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; the exit status: 0, or 2 after one line about what was wrong, or 130 when interrupted."""
@@ -287,10 +318,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, FloatingPointError) as error:
         message = str(error)
     except KeyboardInterrupt:
-        print(
-            "stochcon: interrupted; stochcon pretrain --resume DIR goes on from the last checkpoint",
-            file=sys.stderr,
-        )
+        print(f"stochcon: interrupted{GO_ON.get(verb, '')}", file=sys.stderr)
         return 130
     print(f"stochcon: error: {' '.join(message.split())}", file=sys.stderr)
     return 2

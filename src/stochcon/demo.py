@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure, SubFigure
 from rich.console import Console
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from stochcon import data, probes, rundir
 from stochcon.config import Config
+from stochcon.curves import of_bits, of_h, of_pixels, panel, widths
 from stochcon.evaluation import BITS_WITHOUT_LATENT, feature_codes, pixel_codes, score, show
 from stochcon.features import Features, extract, load_model
 from stochcon.images import Images, raw_bits
@@ -50,10 +50,10 @@ def demo(out: Path, config: Config | None = None) -> None:
         model, _ = load_model(out / name)
         features[name] = extract(model, train.pixels, config.views), extract(model, test.pixels, config.views)
     assert train.labels is not None and test.labels is not None
-    with console.status("comparing with the baselines"):
+    with console.status("comparing with the baselines") as status:
         theirs = {f"simclr-{name}": code for name, code in feature_codes(*features["simclr"], bits).items()}
         codes = pixel_codes(train, test, bits) | theirs | feature_codes(*features["bernoulli"], bits)
-        metrics = score(codes, train.labels, test.labels)
+        metrics = score(codes, train.labels, test.labels, status.update)
         bits_of_test = features["bernoulli"][1].bits
         assert bits_of_test is not None
         metrics |= probes.count_bits(bits_of_test) | {"compression": raw_bits(test) / bits}
@@ -132,47 +132,19 @@ def distinct(order: Tensor, labels: Tensor | None, count: int) -> list[int]:
 
 
 def _draw_curve(figure: SubFigure, train: Images, test: Images, ours: Pair, simclr: Pair) -> None:
-    bits, test_bits = ours[0].bits, ours[1].bits
-    assert bits is not None and test_bits is not None
-    pixels, test_pixels = train.pixels.flatten(1).float(), test.pixels.flatten(1).float()
-    total = bits.shape[1]
-    widths = [width for width in (4, 8, 16, 24, 32, 48, 64, 128, 256) if width < total] + [total]
-    rng = np.random.default_rng(0)
-    subsets = {width: torch.from_numpy(rng.permutation(total)[:width].copy()) for width in widths}
-
-    def accuracy(codes: tuple[Tensor, Tensor]) -> float:
-        assert train.labels is not None and test.labels is not None
-        return probes.knn_top1(codes[0], train.labels, codes[1], test.labels)
-
-    curves = {
-        f"StochCon's {total} bits, a random few of them": (
-            [accuracy((bits[:, s], test_bits[:, s])) for s in subsets.values()],
-            "o-",
-            "black",
-        ),
-        "SimCLR's h, ITQ": (
-            [accuracy(probes.itq(simclr[0].h, simclr[1].h, w)) for w in widths],
-            "s--",
-            "tab:blue",
-        ),
-        "pixels, ITQ": ([accuracy(probes.itq(pixels, test_pixels, w)) for w in widths], "^:", "tab:orange"),
-        "pixels, PCA signs": (
-            [accuracy(probes.pca_sign(pixels, test_pixels, w)) for w in widths],
-            "v:",
-            "tab:red",
-        ),
-    }
+    assert ours[0].bits is not None and train.labels is not None and test.labels is not None
+    total = ours[0].bits.shape[1]
+    bits, h, pixels = of_bits(*ours), of_h(*simclr, "simclr-"), of_pixels(train, test, total)
+    values: dict[str, list[float | None]] = {}
+    for width in widths(total):
+        for name, (x, y) in (bits(width) | h(width) | pixels(width)).items():
+            values.setdefault(name, []).append(probes.knn_top1(x, train.labels, y, test.labels))
     axis = figure.subplots()
-    for name, (values, style, colour) in curves.items():
-        axis.plot(widths, values, style, color=colour, label=name, markersize=5)
+    panel(axis, widths(total), values)
     axis.set(
-        xscale="log",
         xlabel="bits an image",
         ylabel="test top-1, kNN by Hamming distance (%)",
         title="Accuracy against the number of bits",
         ylim=(0, 100),
     )
-    axis.set_xticks(widths, [str(width) for width in widths])
-    axis.minorticks_off()
-    axis.grid(alpha=0.3)
-    axis.legend(loc="upper left", frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)

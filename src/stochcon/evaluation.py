@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -9,49 +10,90 @@ from rich.table import Table
 from torch import Tensor
 
 from stochcon import data, probes, rundir
+from stochcon.config import Data
 from stochcon.features import Features, extract, load_model
 from stochcon.images import Images, Split, raw_bits
+from stochcon.retrieval import MOST_QUERIES, retrieval
 
 BITS_WITHOUT_LATENT = 64
 
+Say = Callable[[str], object]
+"""Told what is being done, for whoever waits."""
 
-def evaluate(directory: Path | str, split: Split = "test") -> dict[str, float]:
-    """Linear and kNN top-1 of a run's features and of the baselines, on `split`; written to metrics.json.
 
-    Choose on split="validation" (written to metrics-validation.json), and read the test images once, at
-    the end. Keys with no meaning for the run's latent are absent. Raises ValueError without labels.
+def silently(what: str) -> None:
+    """Tells nobody."""
+
+
+def evaluate(directory: Path | str, split: Split = "test", progress: bool = True) -> dict[str, float]:
+    """What a run's features and the baselines are worth for classifying and retrieving the images of `split`.
+
+    The result, also written to metrics.json, is that of `score` for each code, with counts of the bits. Choose
+    on split="validation" (written to metrics-validation.json), and read the test images once, at the end.
+    Keys with no meaning for the run's latent are absent. Raises ValueError without labels.
     """
     directory = Path(directory)
     model, config = load_model(directory)
-    train, test = data.load(config.data, "train"), data.load(config.data, split)
-    if train.labels is None or test.labels is None:
-        raise ValueError(
-            f"{config.data.root} has no class folders, so there is nothing to classify: put images into root/class/"
-        )
-    if not len(test):
-        raise ValueError(f"{config.data.root} has no {split} images")
-    a, b = extract(model, train.pixels, config.views), extract(model, test.pixels, config.views)
-    bits = config.latent.dim or BITS_WITHOUT_LATENT
-    codes = pixel_codes(train, test, bits) | feature_codes(a, b, bits)
-    metrics = score(codes, train.labels, test.labels)
+    with Console(quiet=not progress).status("reading the images") as status:
+        train, labels, test, truth = labelled(config.data, split)
+        status.update("computing features and baselines")
+        a, b = extract(model, train.pixels, config.views), extract(model, test.pixels, config.views)
+        bits = config.latent.dim or BITS_WITHOUT_LATENT
+        codes = pixel_codes(train, test, bits) | feature_codes(a, b, bits)
+        metrics = score(codes, labels, truth, status.update)
     if b.bits is not None:
         metrics |= probes.count_bits(b.bits) | {"compression": raw_bits(test) / b.bits.shape[1]}
     metrics["seed"] = config.seed
-    rundir.write_json(directory / (rundir.METRICS if split == "test" else f"metrics-{split}.json"), metrics)
+    rundir.write_json(directory / of_split(rundir.METRICS, split), metrics)
     return metrics
 
 
-Codes = dict[str, tuple[Tensor, Tensor]]
-"""By name: (N, D) of the training images, (M, D) of those to classify."""
+def labelled(config: Data, split: Split) -> tuple[Images, Tensor, Images, Tensor]:
+    """The training images and those of `split`, each with its labels (N,). Raises ValueError without labels.
+
+    Validation images are never among the training images here, even where the network has learned from them.
+    """
+    if split == "validation":
+        config = config.model_copy(update={"holdout": True})
+    train, test = data.load(config, "train"), data.load(config, split)
+    if train.labels is None or test.labels is None:
+        raise ValueError(
+            f"{config.root} has no class folders, so there is nothing to classify: put images into root/class/"
+        )
+    if not len(test):
+        raise ValueError(f"{config.root} has no {split} images")
+    return train, train.labels, test, test.labels
+
+
+def of_split(name: str, split: Split) -> str:
+    """A file's name, with the split in it unless that is test.
+
+    >>> of_split("metrics.json", "test"), of_split("metrics.json", "validation")
+    ('metrics.json', 'metrics-validation.json')
+    """
+    path = Path(name)
+    return name if split == "test" else f"{path.stem}-{split}{path.suffix}"
+
+
+Pair = tuple[Tensor, Tensor]
+"""(N, D) of the training images, (M, D) of those to classify."""
+Codes = dict[str, Pair]
+"""By name."""
+
+
+def pixels(train: Images, test: Images) -> Pair:
+    """Images as they are: real features from 0 to 1."""
+    return train.pixels.flatten(1).float() / 255, test.pixels.flatten(1).float() / 255
 
 
 def pixel_codes(train: Images, test: Images, bits: int) -> Codes:
     """Raw pixels, and the codes of as many bits that can be had of them without training a network."""
-    x, y = train.pixels.flatten(1).float() / 255, test.pixels.flatten(1).float() / 255
+    x, y = pixels(train, test)
+    components = probes.principal(x, y, bits)
     return {
         "pixels": (x, y),
-        "pixels-pca-sign": probes.pca_sign(x, y, bits),
-        "pixels-itq": probes.itq(x, y, bits),
+        "pixels-pca-sign": probes.signs(*components),
+        "pixels-itq": probes.signs(*probes.rotated(*components)),
     }
 
 
@@ -65,12 +107,15 @@ def feature_codes(a: Features, b: Features, bits: int) -> Codes:
     return codes
 
 
-def score(codes: Codes, train_labels: Tensor, test_labels: Tensor) -> dict[str, float]:
-    """`linear.NAME` and `knn.NAME` of every code, in per cent."""
+def score(codes: Codes, train_labels: Tensor, test_labels: Tensor, say: Say = silently) -> dict[str, float]:
+    """`linear.NAME` and `knn.NAME` of every code, and `map.NAME` and the rest of `retrieval`, in per cent."""
     metrics: dict[str, float] = {}
     for name, (x, y) in codes.items():
+        say(f"scoring {NAMES.get(name, name)}")
         metrics[f"linear.{name}"] = round(probes.linear_top1(x, train_labels, y, test_labels), 2)
         metrics[f"knn.{name}"] = round(probes.knn_top1(x, train_labels, y, test_labels), 2)
+        for measure, value in retrieval(x, train_labels, y, test_labels).items():
+            metrics[f"{measure}.{name}"] = round(value, 2)
     return metrics
 
 
@@ -78,31 +123,36 @@ NAMES = {
     "pixels": "raw pixels",
     "pixels-pca-sign": "pixels, PCA signs",
     "pixels-itq": "pixels, ITQ",
+    "pixels-random": "pixels, random projections",
     "simclr-h": "SimCLR's h",
     "simclr-h-itq": "SimCLR's h, ITQ",
+    "simclr-h-median": "SimCLR's h, above median",
     "h": "h, the backbone's output",
     "h-itq": "h, ITQ",
+    "h-median": "h, above median",
     "z": "z, the latent's mean",
-    "bits": "bits",
+    "bits": "StochCon's bits",
 }
 
 
 def show(metrics: dict[str, float], title: str, console: Console | None = None) -> None:
     """Print the metrics as a table."""
-    table = Table()
-    table.add_column("representation")
-    table.add_column("linear", justify="right")
-    table.add_column("kNN", justify="right")
+    columns = {"linear": "linear", "knn": "kNN", "map": "mAP", "p10": "P@10", "p100": "P@100"}
+    table = Table("representation")
+    for heading in columns.values():
+        table.add_column(heading, justify="right")
     for key, name in NAMES.items():
         if f"knn.{key}" in metrics:
-            style = "bold" if key == "bits" else None
-            table.add_row(
-                name, f"{metrics[f'linear.{key}']:.1f}", f"{metrics[f'knn.{key}']:.1f}", style=style
-            )
+            values = [f"{metrics[f'{measure}.{key}']:.1f}" for measure in columns]
+            table.add_row(name, *values, style="bold" if key == "bits" else None)
     console = console or Console()
-    console.print(f"\nTop-1 accuracy in per cent: {title}", highlight=False)
+    console.print(f"\nClassification and retrieval in per cent: {title}", highlight=False)
     console.print(table)
-    console.print("kNN: majority of 10 neighbours by cosine, for codes by Hamming distance.", highlight=False)
+    console.print(
+        "kNN: majority of 10 neighbours by cosine, for codes by Hamming distance. mAP, P@k: images of the same "
+        f"class found in the training images by at most {MOST_QUERIES:,} queries, expected over orders of ties.",
+        highlight=False,
+    )
     if "bits" in metrics:
         console.print(
             f"{metrics['bits']} bits an image, {metrics['compression']:.0f} times smaller than the raw image; "

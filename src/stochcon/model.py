@@ -30,7 +30,7 @@ class Standardised(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, scale: float):
         super().__init__()
-        self.linear = nn.Linear(inputs, outputs)
+        self.linear = nn.Linear(inputs, outputs, bias=False)  # the norm would take it out again
         self.norm = nn.BatchNorm1d(outputs, affine=False)
         self.scale = scale
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -69,25 +68,21 @@ def pretrain(
     start = 0
     if resume and checkpoint.exists():
         start = training.load_checkpoint(checkpoint, model, optimizer, digest)
-    if rank() == 0:
-        if not resume:
-            rundir.create(out, config)
-            if images.skipped:
-                lines = [f"{path}\t{reason}\n" for path, reason in images.skipped]
-                rundir.write(out / rundir.SKIPPED, "".join(lines).encode())
-                print(
-                    f"{len(lines)} of {len(lines) + len(images)} images cannot be read: {out / rundir.SKIPPED} lists them"
-                )
-        log = rundir.Log(out / rundir.LOG, start)
+    if rank() == 0 and not resume:
+        rundir.create(out, config)
+        if images.skipped:
+            lines = [f"{path}\t{reason}\n" for path, reason in images.skipped]
+            rundir.write(out / rundir.SKIPPED, "".join(lines).encode())
+            print(
+                f"{len(lines)} of {len(lines) + len(images)} images cannot be read: {out / rundir.SKIPPED} lists them"
+            )
 
-    mine = slice(rank() * config.batch_size // world_size(), (rank() + 1) * config.batch_size // world_size())
+    mine = training.share(config.batch_size)
     warmup = round(config.optimizer.warmup * per_epoch)
-    recent: list[Tensor] = []  # losses since the last look at them, which waits for the device
-    began = since = time.perf_counter()
-    with training.progress_bar(progress and rank() == 0) as bar:
-        task = bar.add_task(
-            config.recipe, total=steps, completed=start, batch_size=config.batch_size, loss=float("nan")
-        )
+    advice = "try a lower --optimizer.lr or a longer --optimizer.warmup; the last checkpoint is kept"
+    with training.Journal(
+        out, config.recipe, start, steps, per_epoch, config.batch_size, progress, advice
+    ) as journal:
         for step, indices in enumerate(
             training.batches(len(images), config.batch_size, config.seed, start, steps), start
         ):
@@ -104,30 +99,13 @@ def pretrain(
             fabric.backward(value)
             optimizer.step()
 
-            recent.append(value.detach())
+            journal.add(value)
             done = step + 1
             if observe:
                 observe(done, model)
-            bar.update(task, advance=1)
-            if done % config.log_every == 0 or done % config.checkpoint_every == 0 or done == steps:
-                mean = _finite_mean(recent, done)
-                seconds, since = time.perf_counter() - since, time.perf_counter()
-                bar.update(task, loss=mean)
-                if rank() == 0:
-                    log.append(
-                        {
-                            "step": done,
-                            "epoch": done / per_epoch,
-                            "loss": mean,
-                            "lr": lr,
-                            "relaxation": relaxation,
-                            "seconds": round(since - began, 1),
-                            "images_per_second": round(len(recent) * config.batch_size / seconds, 1),
-                        }
-                        | _active(model, embedded)
-                    )
-                recent = []
-            if rank() == 0 and (done % config.checkpoint_every == 0 or done == steps):
+            if training.due(done, steps, config.log_every, config.checkpoint_every):
+                journal.write(done, {"lr": lr, "relaxation": relaxation} | _active(model, embedded))
+            if rank() == 0 and training.due(done, steps, config.checkpoint_every):
                 training.save_checkpoint(checkpoint, done, model, optimizer, digest)
     if rank() == 0:
         calibrate(model, images.pixels, config)
@@ -174,15 +152,3 @@ def _active(model: StochCon, embedded: Embedded) -> dict[str, float]:
     """The share of ones among this batch's bits (section 4.3), of a latent that has bits."""
     bits = model.latent.bits(embedded.logits)
     return {} if bits is None else {"active": bits.float().mean().item()}
-
-
-def _finite_mean(losses: list[Tensor], done: int) -> float:
-    values = torch.stack(losses)
-    bad = (~values.isfinite()).nonzero()
-    if len(bad):
-        step = done - len(losses) + int(bad[0]) + 1
-        raise FloatingPointError(
-            f"the loss is not finite at step {step}: try a lower --optimizer.lr or a longer --optimizer.warmup; "
-            "the last checkpoint is kept"
-        )
-    return values.mean().item()

@@ -6,7 +6,7 @@ Features are (N, D) tensors, labels (N,); accuracies are top-1 in per cent.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import faiss
 import numpy as np
@@ -23,6 +23,23 @@ from torch import Tensor
 
 NEIGHBOURS = 10
 LINEAR_STEPS = 200
+CHUNK = 64
+
+
+def similarities(database: Tensor, queries: Tensor) -> Iterator[Tensor]:
+    """Of CHUNK queries at a time, (CHUNK, N): the cosine of real features, centred first; for booleans the bits that
+    agree less those that differ, D - 2 * Hamming distance.
+
+    >>> next(similarities(torch.tensor([[True, True], [False, True]]), torch.tensor([[True, True]])))
+    tensor([[2., 0.]])
+    """
+    if database.dtype == torch.bool:
+        database, queries = 2.0 * database - 1, 2.0 * queries - 1
+    else:
+        mean = database.float().mean(0)
+        database, queries = F.normalize(database.float() - mean), F.normalize(queries.float() - mean)
+    for some in queries.split(CHUNK):
+        yield some @ database.T
 
 
 def knn_top1(
@@ -34,18 +51,13 @@ def knn_top1(
     >>> knn_top1(x, y, x, y, k=1)
     100.0
     """
-    if train.dtype == torch.bool:  # on codes of -1 and 1 the inner product is D - 2 * Hamming
-        train, test = 2.0 * train - 1, 2.0 * test - 1
-    else:
-        mean = train.float().mean(0)
-        train, test = F.normalize(train.float() - mean), F.normalize(test.float() - mean)
     # Short codes are at equal distances from many images: without this the first class would win.
     shuffled = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
     train, train_labels = train[shuffled], train_labels[shuffled]
     k = min(k, len(train))
     right = 0
-    for queries, truth in zip(test.split(1024), test_labels.split(1024), strict=True):
-        nearest = (queries @ train.T).topk(k).indices
+    for similarity, truth in zip(similarities(train, test), test_labels.split(CHUNK), strict=True):
+        nearest = similarity.topk(k).indices
         votes = F.one_hot(train_labels[nearest], int(train_labels.max()) + 1).sum(1)
         right += int((votes.argmax(1) == truth).sum())
     return 100 * right / len(test)
@@ -107,6 +119,17 @@ def forest_f1(
     return {count: float(np.mean(values)) for count, values in scores.items()}
 
 
+def forest_top1(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
+    """A random forest (scikit-learn's, 100 trees) on all units.
+
+    >>> x, y = torch.tensor([[False], [True]]).repeat(9, 1), torch.tensor([0, 1]).repeat(9)
+    >>> forest_top1(x, y, x, y)
+    100.0
+    """
+    forest = RandomForestClassifier(random_state=0).fit(_array(train), train_labels.numpy())
+    return 100 * float(forest.score(_array(test), test_labels.numpy()))
+
+
 def aggregate_variance(uncertainty: Tensor) -> float:
     """Figure 3 right: the latent's variance, the mean over images and dimensions of (N, D) standard deviations squared.
 
@@ -126,19 +149,45 @@ def principal(train: Tensor, test: Tensor, dims: int) -> tuple[NDArray[np.float3
 
 def pca_sign(train: Tensor, test: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """The signs of the principal components."""
-    a, b = principal(train, test, bits)
-    return torch.from_numpy(a > 0), torch.from_numpy(b > 0)
+    return signs(*principal(train, test, bits))
 
 
 def itq(train: Tensor, test: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Iterative quantisation (Gong et al., 2013): the rotation of the principal components whose signs lose least.
+    """Iterative quantisation (Gong et al., 2013): the rotation of the principal components whose signs lose least."""
+    return signs(*rotated(*principal(train, test, bits)))
+
+
+def rotated(
+    train: NDArray[np.float32], test: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """ITQ's rotation of principal components (N, D) and (M, D), learned from the first.
 
     The rotation is FAISS's; its own ITQTransform also normalises every vector, which the paper does not.
     """
-    a, b = (np.ascontiguousarray(x, dtype=np.float32) for x in principal(train, test, bits))
+    a, b = (np.ascontiguousarray(x, dtype=np.float32) for x in (train, test))
     rotation = faiss.ITQMatrix(a.shape[1])
     rotation.train(a)
-    return torch.from_numpy(rotation.apply(a) > 0), torch.from_numpy(rotation.apply(b) > 0)
+    return rotation.apply(a), rotation.apply(b)
+
+
+def signs(train: NDArray[np.float32], test: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+    """A bit for each real number: whether it is positive."""
+    return torch.from_numpy(train > 0), torch.from_numpy(test > 0)
+
+
+def random_projections(train: Tensor, test: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Locality-sensitive hashing: the signs of Gaussian projections of the centred data."""
+    a, b = train.flatten(1).float(), test.flatten(1).float()
+    mean = a.mean(0)
+    directions = torch.randn(a.shape[1], bits, generator=torch.Generator().manual_seed(0))
+    return (a - mean) @ directions > 0, (b - mean) @ directions > 0
+
+
+def above_median(train: Tensor, test: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Random units, as many as asked for or as there are: whether each is above its median in the training data."""
+    units = torch.randperm(train.shape[1], generator=torch.Generator().manual_seed(0))[:bits]
+    median = train[:, units].median(0).values
+    return train[:, units] > median, test[:, units] > median
 
 
 def count_bits(bits: Tensor) -> dict[str, float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -32,6 +33,7 @@ from torch.optim import AdamW, Optimizer
 
 from stochcon import rundir
 from stochcon.config import Optimizer as OptimizerConfig
+from stochcon.distributed import rank, world_size
 
 Precision = Literal["32-true", "bf16-mixed", "64-true"]
 
@@ -100,6 +102,20 @@ def batches(images: int, batch_size: int, seed: int, start: int, steps: int) -> 
         yield order[at : at + batch_size]
 
 
+def share(batch_size: int) -> slice:
+    """This process's part of a batch."""
+    return slice(rank() * batch_size // world_size(), (rank() + 1) * batch_size // world_size())
+
+
+def due(done: int, steps: int, *every: int) -> bool:
+    """Whether something that is done every so many steps, and after the last, is due after `done` steps.
+
+    >>> [done for done in range(1, 8) if due(done, 7, 3)]
+    [3, 6, 7]
+    """
+    return done == steps or any(done % often == 0 for often in every)
+
+
 def save_checkpoint(path: Path, step: int, model: nn.Module, optimizer: Optimizer, digest: str) -> None:
     """Parameters, buffers and the optimizer's state after `step` steps, in one safetensors file."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
@@ -156,3 +172,63 @@ def progress_bar(shown: bool) -> Progress:
         TimeRemainingColumn(),
     )
     return Progress(*columns, disable=not shown, speed_estimate_period=60)
+
+
+class Journal:
+    """What a loop tells of itself: a progress bar, and now and then the mean loss, there and in log.jsonl.
+
+    One process tells, but each sees to it that its loss is finite. advice: what to do when it is not.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        title: str,
+        start: int,
+        steps: int,
+        per_epoch: int,
+        batch_size: int,
+        progress: bool,
+        advice: str,
+    ):
+        self.per_epoch, self.batch_size, self.advice = per_epoch, batch_size, advice
+        self.log = rundir.Log(directory / rundir.LOG, start) if rank() == 0 else None
+        self.bar = progress_bar(progress and rank() == 0)
+        self.task = self.bar.add_task(
+            title, total=steps, completed=start, batch_size=batch_size, loss=float("nan")
+        )
+        self.losses: list[Tensor] = []  # since the last line, since to look at one waits for the device
+        self.began = self.since = time.perf_counter()
+
+    def __enter__(self) -> Journal:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def add(self, loss: Tensor) -> None:
+        """Count a step."""
+        self.losses.append(loss.detach())
+        self.bar.update(self.task, advance=1)
+
+    def write(self, done: int, details: dict[str, float]) -> None:
+        """Tell of the steps since the last time. Raises FloatingPointError, with the step, for a loss that is not finite."""
+        losses = torch.stack(self.losses)
+        bad = (~losses.isfinite()).nonzero()
+        if len(bad):
+            step = done - len(losses) + int(bad[0]) + 1
+            raise FloatingPointError(f"the loss is not finite at step {step}: {self.advice}")
+        mean = losses.mean().item()
+        seconds, self.since = time.perf_counter() - self.since, time.perf_counter()
+        self.bar.update(self.task, loss=mean)
+        if self.log:
+            self.log.append(
+                {"step": done, "epoch": done / self.per_epoch, "loss": mean}
+                | details
+                | {
+                    "seconds": round(self.since - self.began, 1),
+                    "images_per_second": round(len(losses) * self.batch_size / seconds, 1),
+                }
+            )
+        self.losses = []
