@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from stochcon.classify import Mode
+from stochcon.classifier import Mode
 from stochcon.paper import drawing, figure2, figure3, figure4, figure5
 from stochcon.paper.intervals import Interval, interval
 from stochcon.paper.plan import BySeed, Plan, combine, difference

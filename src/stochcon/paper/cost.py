@@ -54,7 +54,8 @@ def work(cell: Cell) -> float:
         share = (views.local_size / views.global_size) ** 2
         return cell.images * cell.config.epochs * (2 + views.local_views * share)
     assert cell.labels is not None and cell.epochs is not None
-    return cell.images * cell.labels * cell.epochs * (1 / 3 if cell.task == "frozen" else 1)
+    trials = len(cell.lr or (None,))
+    return trials * cell.images * cell.labels * cell.epochs * (1 / 3 if cell.task == "frozen" else 1)
 
 
 def flops(config: Config) -> float:

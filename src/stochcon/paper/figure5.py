@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from stochcon.classify import Mode
+from stochcon.classifier import Mode
 from stochcon.paper import drawing, table1
 from stochcon.paper.grid import Cell, values
 from stochcon.paper.intervals import cell, interval

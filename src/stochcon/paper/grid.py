@@ -21,7 +21,7 @@ import torch
 from pydantic import ValidationError
 
 from stochcon import rundir
-from stochcon.classify import Mode
+from stochcon.classifier import Mode
 from stochcon.config import Config, changes, explain
 from stochcon.distributed import rank
 from stochcon.paper import measure
@@ -41,6 +41,8 @@ class Cell:
     labels: float | None = None
     epochs: int | None = None
     batch_size: int | None = None
+    lr: tuple[float, ...] | None = None
+    """Learning rates of which the best on validation is tested; none: A.3's."""
     units: tuple[int, ...] | None = None
     images: int | None = None
     """How many the pretraining has; of a probe, how many its forest has."""
@@ -107,7 +109,9 @@ def run(cell: Cell, command: str) -> None:
         metrics = measure.probed(cell.directory, cell.units, cell.images)
     elif cell.task != "pretrain":
         assert cell.labels is not None and cell.epochs is not None and cell.batch_size is not None
-        metrics = measure.classified(cell.directory, cell.task, cell.labels, cell.epochs, cell.batch_size)
+        metrics = measure.classified(
+            cell.directory, cell.task, cell.labels, cell.epochs, cell.batch_size, cell.lr
+        )
     if rank() == 0:
         record = {
             "model": cell.model,

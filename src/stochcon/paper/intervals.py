@@ -30,8 +30,9 @@ class Interval(NamedTuple):
 def interval(values: Iterable[float]) -> Interval | None:
     """Student's t interval of the mean; None of no values.
 
-    >>> interval([1.0, 2.0, 3.0])
-    Interval(mean=2.0, half=2.484137711719546, n=3)
+    >>> found = interval([1.0, 2.0, 3.0])
+    >>> found.mean, round(found.half, 3), found.n
+    (2.0, 2.484, 3)
     >>> interval([5.0])
     Interval(mean=5.0, half=inf, n=1)
     """

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from stochcon import data, probes, rundir
-from stochcon.classify import Mode, classify
+from stochcon.classifier import Mode
+from stochcon.classify import LEARNING_RATE, classify
 from stochcon.config import Config
 from stochcon.distributed import rank
 from stochcon.features import extract, load_model
@@ -95,17 +96,35 @@ def probed(directory: Path, units: Sequence[int], forest_images: int) -> dict[st
     return {name: round(float(value), 5) for name, value in metrics.items()}
 
 
-def classified(directory: Path, mode: Mode, labels: float, epochs: int, batch_size: int) -> dict[str, Any]:
-    """Appendix A.3 or A.2 for one length: top-1 in per cent on validation, for choosing, and on test."""
+def classified(
+    directory: Path,
+    mode: Mode,
+    labels: float,
+    epochs: int,
+    batch_size: int,
+    rates: tuple[float, ...] | None = None,
+) -> dict[str, Any]:
+    """Appendix A.3 or A.2 for one length: top-1 in per cent on validation, for choosing, and on test.
+
+    Of several learning rates the best on validation.
+    """
     out = directory / f"{mode}-{labels:g}-{epochs}epochs"
     result = classify(
-        directory, mode, labels=labels, epochs=[epochs], batch_size=batch_size, out=out, progress=False
+        directory,
+        mode,
+        labels=labels,
+        epochs=[epochs],
+        lr=rates or (LEARNING_RATE,),
+        batch_size=batch_size,
+        out=out,
+        progress=False,
     )
-    scores = {"validation": result["validation"][0], "test": result["test"]}
+    best = max(result["validation"], key=lambda trial: trial["top1"])
+    scores = {"validation": best, "test": result["test"]}
     metrics = {
         f"{split}.{name}": score[name]
         for split, score in scores.items()
         for name in ("top1", "bits", "h")
         if name in score
     }
-    return {"images": result["images"]} | metrics
+    return {"images": result["images"], "lr": result["chosen_lr"]} | metrics

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from stochcon.classify import Mode
+from stochcon.classifier import Mode
 from stochcon.paper.grid import Cell, values
 from stochcon.paper.tiers import Model, Tier
 
@@ -29,12 +29,14 @@ class Plan:
         return self.cells(model, task="probe", units=units, images=self.tier.forest_images)
 
     def classify(self, model: Model, mode: Mode, labels: float, epochs: int) -> list[Cell]:
-        return self.cells(model, task=mode, labels=labels, epochs=epochs, batch_size=self.tier.batch_size)
+        lr = self.tier.rates if mode.startswith("supervised") else None
+        size = self.tier.batch_size
+        return self.cells(model, task=mode, labels=labels, epochs=epochs, batch_size=size, lr=lr)
 
     def lengths(self, mode: Mode, labels: float) -> tuple[int, ...]:
-        """What table 1 chooses from. Supervised training starts from nothing, so it has twice as long."""
-        factor = 2 if mode.startswith("supervised") else 1
-        return tuple(factor * length for length in self.tier.lengths[labels])
+        """What table 1 chooses from. Supervised training starts from nothing: twice the longest, at several rates."""
+        tried = self.tier.lengths[labels]
+        return (2 * max(tried),) if mode.startswith("supervised") else tried
 
     def best(self, model: Model, mode: Mode, labels: float, code: str = "top1") -> BySeed:
         """By seed, test top-1 of the length that is best on validation, of the seeds that have run all lengths."""

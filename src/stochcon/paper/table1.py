@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from matplotlib.figure import Figure
 
-from stochcon.classify import Mode
+from stochcon.classifier import Mode
 from stochcon.paper import drawing
 from stochcon.paper.grid import Cell
 from stochcon.paper.intervals import cell

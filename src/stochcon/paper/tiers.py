@@ -71,7 +71,9 @@ class Tier:
     narrow: int
     """Figure 4's bottleneck."""
     lengths: dict[float, tuple[int, ...]]
-    """By share of the labels, the lengths that table 1 chooses from; supervised training has twice as long."""
+    """By share of the labels, the lengths that table 1 chooses from; supervised training has twice the longest."""
+    rates: tuple[float, ...]
+    """Learning rates that supervised training chooses from."""
     longer: tuple[int, ...]
     """Figure 5's lengths of SimCLR's fine-tuning."""
     batch_size: int
@@ -118,6 +120,7 @@ CPU = Tier(
     own=(16, None),
     narrow=64,
     lengths={1.0: (2, 8), 0.1: (30,), 0.01: (200,)},
+    rates=(3e-4, 1e-3),
     longer=(2, 4, 6, 8, 12),
     batch_size=64,
     units=(2, 4, 8, 11, 16, 32, 64),
@@ -163,6 +166,7 @@ PAPER = Tier(
     own=(64, 512, None),
     narrow=512,
     lengths={1.0: (20, 60, 100), 0.1: (100,), 0.01: (200,)},
+    rates=(3e-4, 1e-3),
     longer=(20, 40, 60, 80, 100),
     batch_size=1024,
     units=(2, 4, 8, 11, 16, 32, 64),
