@@ -36,6 +36,8 @@ ORDER = [
     "classify",
     "codes",
     "encoding",
+    "export",
+    "hub",
     "search",
     "paper",
     "explore",

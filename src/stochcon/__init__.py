@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from stochcon.data import load as load_data
     from stochcon.encoding import encode
     from stochcon.evaluation import evaluate
+    from stochcon.export import to_onnx
     from stochcon.features import Features, extract, load_model
+    from stochcon.hub import from_hub, to_hub
     from stochcon.objective import info_nce
     from stochcon.pretraining import pretrain
     from stochcon.recipes import recipe
@@ -24,12 +26,15 @@ __all__ = [
     "encode",
     "evaluate",
     "extract",
+    "from_hub",
     "info_nce",
     "load_data",
     "load_model",
     "pretrain",
     "read_codes",
     "recipe",
+    "to_hub",
+    "to_onnx",
 ]
 
 _HOMES = {
@@ -40,12 +45,15 @@ _HOMES = {
     "encode": ("encoding", "encode"),
     "evaluate": ("evaluation", "evaluate"),
     "extract": ("features", "extract"),
+    "from_hub": ("hub", "from_hub"),
     "info_nce": ("objective", "info_nce"),
     "load_data": ("data", "load"),
     "load_model": ("features", "load_model"),
     "pretrain": ("pretraining", "pretrain"),
     "read_codes": ("codes", "read"),
     "recipe": ("recipes", "recipe"),
+    "to_hub": ("hub", "to_hub"),
+    "to_onnx": ("export", "to_onnx"),
 }
 
 

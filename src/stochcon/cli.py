@@ -25,6 +25,7 @@ usage: stochcon VERB ...
   evaluate DIR        what a run's features and bits are worth, beside the baselines; --curve: by number of bits
   encode DIR IMAGES   codes of a folder's or a data set's images, as a Parquet file
   search CODES QUERY  the images of a file of codes that are nearest to one
+  export DIR          the network as an ONNX file, or as a Hugging Face Hub folder
   classify DIR        fine-tuned, frozen or from nothing, with all labels or few (A.3)
   paper FIGURE        the paper's table1, figure2 ... figure5 or all: run, drawn, beside its numbers
   demo                the main job, shortened, with a table and a picture
@@ -167,6 +168,38 @@ def search(arguments: list[str]) -> None:
     show(search(codes, query, k, run), f"nearest to {query}")
 
 
+def export(arguments: list[str]) -> None:
+    def options(
+        directory: tyro.conf.Positional[Path],
+        to: Literal["onnx", "hub"],
+        out: Path | None = None,
+        check: int | None = None,
+    ) -> tuple[Path, Literal["onnx", "hub"], Path | None, int | None]:
+        """Write a run's network for use elsewhere: from uint8 images to packed bits, or with a model card.
+
+        Args:
+            directory: A finished run.
+            to: An ONNX file, for onnxruntime without stochcon; or a Hugging Face Hub folder.
+            out: By default DIR/model.onnx, or hub/ and the run's name.
+            check: ONNX: validation images to compare its bits with PyTorch's on; by default 1000, 0 for none.
+        """
+        return directory, to, out, check
+
+    directory, to, out, check = _parse(options, arguments, "stochcon export")
+    if to == "onnx":
+        from stochcon.export import CHECKED, to_onnx
+
+        file, agreement = to_onnx(directory, out, CHECKED if check is None else check)
+        print(f"{file}: {agreement or 'not compared with PyTorch'}")
+    elif check is not None:
+        raise ValueError("--check is for --to onnx; a Hub folder has the run's own weights")
+    else:
+        from stochcon.hub import to_hub
+
+        folder = to_hub(directory, out)
+        print(f"{folder} is ready. Before you publish it, read its README.md: data, limits, licence")
+
+
 def classify(arguments: list[str]) -> None:
     def options(
         source: tyro.conf.Positional[str],
@@ -290,6 +323,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "classify": classify,
     "encode": encode,
     "search": search,
+    "export": export,
     "paper": paper,
     "demo": demo,
     "recipes": list_recipes,

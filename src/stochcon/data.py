@@ -83,7 +83,8 @@ def cache() -> Path:
 
 
 def list_photographs(config: Data, split: Split) -> Listing:
-    """Patches of 18 photographs: 18,000 to train, 3,600 to validate and 3,600 to test."""
+    """Patches of 18 photographs that come with scikit-image and scikit-learn: 18,000 to train, 3,600 to
+    validate and 3,600 to test."""
     return tuple(PHOTOGRAPHS), list_patches(split)
 
 
