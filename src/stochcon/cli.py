@@ -27,6 +27,7 @@ usage: stochcon VERB ...
   search CODES QUERY  the images of a file of codes that are nearest to some
   export DIR          the network as an ONNX file, or as a Hugging Face Hub folder
   classify DIR        fine-tuned, frozen or from nothing, with all labels or few (A.3)
+  paper FIGURE        the paper's table1, figure2 ... figure5 or all: run, drawn, beside its numbers
   demo                the main job, shortened, with a table and a picture
   recipes             what can be pretrained, at what cost, with what result
 
@@ -268,6 +269,50 @@ def classify(arguments: list[str]) -> None:
         print(f"{mode}, {result['images']} labels, {result['chosen']} epochs, on test images: {scores}")
 
 
+def paper(arguments: list[str]) -> None:
+    def options(
+        what: tyro.conf.Positional[Literal["table1", "figure2", "figure3", "figure4", "figure5", "all"]],
+        tier: str = "cpu",
+        seeds: int = 3,
+        data: str | None = None,
+        jobs: int = 1,
+        redraw: bool = False,
+        dry_run: bool = False,
+        gpus: int = 8,
+        utilisation: float = 0.1,
+        dollars: float = 3.0,
+    ) -> tuple[str, dict[str, Any], dict[str, float]]:
+        """Run a table or figure of the paper, what is done already excepted; draw it, and fill docs/replication.md.
+
+        Args:
+            what: Which one.
+            tier: cpu, some minutes a run, or paper, the size of the paper, for GPUs.
+            seeds: How many of every run.
+            data: Only this data set; by default those that the tier has for the figure.
+            jobs: Runs at a time, each with one thread if more than one.
+            redraw: Run nothing: pictures and tables from the results that are there.
+            dry_run: Only say what would run and what it would cost.
+            gpus: Of the paper's tier, for --dry-run.
+            utilisation: Share of a GPU's peak in use, for --dry-run.
+            dollars: For one GPU and hour, for --dry-run.
+        """
+        grid = {
+            "tier": tier,
+            "seeds": seeds,
+            "data": data,
+            "jobs": jobs,
+            "redraw": redraw,
+            "dry_run": dry_run,
+        }
+        return what, grid, {"gpus": gpus, "utilisation": utilisation, "dollars": dollars}
+
+    what, grid, machine = _parse(options, arguments, "stochcon paper")
+    from stochcon.paper.cost import Machine
+    from stochcon.paper.report import paper
+
+    paper(what, machine=Machine(**machine), **grid)  # type: ignore[arg-type]
+
+
 def demo(arguments: list[str]) -> None:
     def options(out: Path = Path("runs/demo"), epochs: int | None = None) -> tuple[Path, int | None]:
         """Pretrain a Bernoulli StochCon and its SimCLR twin on photographs, compare, and draw the bits.
@@ -303,6 +348,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "encode": encode,
     "search": search,
     "export": export,
+    "paper": paper,
     "demo": demo,
     "recipes": list_recipes,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -54,10 +55,12 @@ def pretrain(
     images: Canvases | None = None,
     resume: bool = False,
     progress: bool = True,
+    observe: Callable[[int, StochCon], None] | None = None,
 ) -> Path:
     """Train a model as the configuration says and leave it in the directory `out`; returns that directory.
 
-    images: what to train on; by default those of the configuration.
+    images: what to train on; by default those of the configuration. observe: called after every step with the
+    number of steps done and the model; it must leave both as they are.
 
     With resume, or when torchrun has restarted the processes, go on from the last checkpoint of a run that
     was interrupted; the result has the same bits. Raises ValueError for a configuration that cannot work and
@@ -117,6 +120,8 @@ def pretrain(
 
             journal.add(value)
             done = step + 1
+            if observe:
+                observe(done, model)
             if training.due(done, steps, config.log_every, config.checkpoint_every):
                 journal.write(done, {"lr": lr, "relaxation": relaxation} | _active(model, embedded))
             if training.due(done, steps, config.checkpoint_every):
