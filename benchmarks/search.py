@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,8 +147,8 @@ def approximate(stored: Codes, queries: Codes, repeats: int, everything: bool) -
             seconds = race(
                 {
                     "exact": lambda: stored.search(queries, K),
-                    "index": lambda built=built: built.search(sought, K),
-                    "one": lambda built=built: index.search(built, sought[:1], K),
+                    "index": partial(index.search, built, sought, K),
+                    "one": partial(index.search, built, sought[:1], K),
                 },
                 repeats,
             )
