@@ -147,7 +147,7 @@ def approximate(stored: Codes, queries: Codes, repeats: int, everything: bool) -
             seconds = race(
                 {
                     "exact": lambda: stored.search(queries, K),
-                    "index": partial(built.search, sought, K),
+                    "index": partial(index.search, built, sought, K),
                     "one": partial(index.search, built, sought[:1], K),
                 },
                 repeats,

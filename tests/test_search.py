@@ -131,9 +131,9 @@ def test_shards_are_searched_as_one_file(stored: Path, tmp_path: Path) -> None:
     for rank in range(2):
         codes.write(made[rank * 20 : 20 + rank * 27], codes.shard(tmp_path / "all.parquet", rank, 2))
     queries = ["0/46.jpg", "0/3.jpg"]
-    for heavy, fast in ((False, False), (True, False), (False, True)):
-        whole = search(stored, queries, weighted=heavy, approximate=fast)
-        assert search(tmp_path / "all.parquet", queries, weighted=heavy, approximate=fast) == whole
+    for weigh, guess in ((False, False), (True, False), (False, True)):
+        whole = search(stored, queries, weighted=weigh, approximate=guess)
+        assert search(tmp_path / "all.parquet", queries, weighted=weigh, approximate=guess) == whole
     other = Codes.pack(made.unpack(), made.ids.tolist(), model="b")
     codes.write(other, codes.shard(tmp_path / "all.parquet", 1, 2))
     with pytest.raises(ValueError, match=r"all-00001-of-00002.parquet was made by the model b, not a"):
