@@ -24,7 +24,7 @@ class Model(NamedTuple):
 SIMCLR = Model("simclr", Latent(kind="deterministic"))
 EXTENDED = Model(
     "bernoulli-extended",
-    Latent(placement="top", hard=False, logit_scale=8, decorrelation=0.05),
+    Latent(placement="top", hard=False, logit_scale=4, decorrelation=0.05),
 )
 """Not the paper's: with this project's two extensions."""
 
