@@ -66,6 +66,16 @@ def test_an_archive_has_the_images_of_its_folder(pack: Callable[[Path], Path], f
     assert packed.skipped == ()
 
 
+def test_a_folder_of_shards_has_the_images_of_all_splits(folder: Path) -> None:
+    (folder.parent / "shards").mkdir()
+    as_tar(folder).rename(folder.parent / "shards" / "0000.tar")
+    there = images.read(list_images(str(folder), CONFIG, None), (), 8, 3)
+    sharded = images.read(list_images(str(folder.parent / "shards"), CONFIG, None), (), 8, 3)
+    assert {one.tobytes() for one in sharded.pixels.numpy()} == {
+        one.tobytes() for one in there.pixels.numpy()
+    }
+
+
 @pytest.mark.parametrize("pack", PACKERS)
 def test_images_of_an_archive_that_cannot_be_read_are_listed(
     pack: Callable[[Path], Path], folder: Path

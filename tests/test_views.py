@@ -474,3 +474,9 @@ def test_jitter_is_its_parts_in_a_random_order() -> None:
     # Of six orders hue is first in two, last in two, and between in the others.
     for relation, p in {(True, True): 1 / 3, (False, False): 1 / 3, (True, False): 1 / 6}.items():
         assert abs(seen[relation] / n - p) < 4 * math.sqrt(p * (1 - p) / n)
+
+
+def test_no_images_have_no_plain_views() -> None:
+    """Of a batch in which nothing could be read."""
+    for size in (32, 40):
+        assert eval_view(torch.zeros(0, 3, size, size, dtype=torch.uint8), Views()).shape == (0, 3, 32, 32)

@@ -25,7 +25,7 @@ def encode(arguments: list[str]) -> None:
 
         Args:
             directory: A finished run with a Bernoulli or Gaussian latent.
-            images: A folder, a .tar or .zip archive, or the name of a data set.
+            images: A folder of images or of shards, a .tar or .zip archive, or the name of a data set.
             out: The file of codes.
             split: Only the images of this split; by default all.
             batch_size: Images at once; an interruption loses at most so many.

@@ -100,11 +100,6 @@ def files(root: Path, extensions: tuple[str, ...]) -> Iterator[str]:
             yield entry.name
 
 
-def image_paths(root: Path) -> list[Path]:
-    """The image files below a folder, in order; relative to it."""
-    return [Path(name) for name in files(root, EXTENSIONS)]
-
-
 def drawn_split(path: str, shares: dict[Split, float]) -> Split:
     """The split that a hash of the path draws: each of `shares` with its probability, else train.
 

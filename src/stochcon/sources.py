@@ -5,7 +5,7 @@ from __future__ import annotations
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import partial, reduce
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias, get_args
@@ -17,8 +17,10 @@ from torch import Tensor
 
 from stochcon import data
 from stochcon.config import Data
-from stochcon.folder import EXTENSIONS, image_paths, list_folder, open_image, plain
+from stochcon.folder import EXTENSIONS, files, open_image, plain
 from stochcon.images import Source, Split, Unreadable
+from stochcon.listing import Names, Sources, chained
+from stochcon.shards import shard_paths
 
 Picture: TypeAlias = Image.Image | Path | str | NDArray[np.uint8] | Tensor
 Pictures: TypeAlias = Picture | Iterable[Picture]
@@ -26,7 +28,7 @@ Pictures: TypeAlias = Picture | Iterable[Picture]
 
 
 def list_images(name: str, config: Data, split: Split | None) -> Sequence[Source]:
-    """Of a folder, a .tar or .zip archive, or a data set by its name (a folder of that name is ./NAME).
+    """Of a folder of images or shards, a .tar or .zip archive, or a data set by its name (a folder of that name is ./NAME).
 
     One split, or all of them. Only names are in memory, and the pixels of a data set that is one file. A
     named set's files are where the run had them, if the run was on that set. Raises ValueError.
@@ -49,14 +51,14 @@ def list_images(name: str, config: Data, split: Split | None) -> Sequence[Source
         raise ValueError(
             f"{name} is neither a folder or an archive of images nor one of the data sets {', '.join(names)}"
         )
-    if split:
-        return list_folder(root, config.size)[1][split]
-    names_below = [path.as_posix() for path in image_paths(root)]
-    return [Source(below, None, partial(_open_below, root, below, config.size)) for below in names_below]
-
-
-def _open_below(root: Path, name: str, size: int) -> Image.Image:
-    return open_image(root / name, size)  # millions of names are smaller than millions of paths
+    if split or shard_paths(root):
+        one = Data.model_validate(config.model_dump() | {"name": "folder", "root": root})
+        return reduce(chained, [data.list_files(one, each)[1] for each in splits])
+    below = Names.of(files(root, EXTENSIONS))
+    return Sources(
+        lambda i: Source(below[i], None, partial(open_image, root / below[i], config.size)),
+        np.arange(len(below), dtype=np.int64),
+    )
 
 
 def list_archive(path: Path, size: int) -> list[Source]:

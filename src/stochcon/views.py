@@ -97,13 +97,14 @@ def eval_view(images: Tensor, config: Views) -> Tensor:
     Raises ValueError as `make_views` does.
     """
     _check(images, config)
-    size, pixels = config.global_size, images.contiguous(memory_format=torch.channels_last)
+    size, channels = config.global_size, images.shape[1]
+    pixels = images.contiguous(memory_format=torch.channels_last)
     if images.shape[2:] != (size, size):
         pixels = F.interpolate(pixels.float(), (size, size), mode="bilinear", antialias=True)
-    rows = pixels.permute(0, 2, 3, 1).reshape(len(images), size, -1).float()
+    rows = pixels.permute(0, 2, 3, 1).reshape(len(images), size, size * channels).float()
     mean, std = (torch.tensor(x, device=images.device).repeat(size) for x in (config.mean, config.std))
     made = torch.addcmul(-mean / std, rows, 1 / (255 * std))
-    return made.view(len(images), size, size, -1).permute(0, 3, 1, 2)
+    return made.view(len(images), size, size, channels).permute(0, 3, 1, 2)
 
 
 def _check(images: Tensor, config: Views) -> None:
