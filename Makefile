@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test check bench clean
 
 demo: .venv/installed
 	$(BIN)/stochcon demo
@@ -11,9 +11,17 @@ test: check
 	$(BIN)/python -m pytest
 
 check: .venv/installed-test
-	$(BIN)/ruff format --check src tests
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
+
+bench: .venv/installed-bench
+	$(BIN)/python -m benchmarks.views
+	$(BIN)/python -m benchmarks.steps
+	$(BIN)/python -m benchmarks.encode
+	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.whole
+	$(BIN)/python -m benchmarks.report
 
 .venv/bin/pip:
 	$(PYTHON) -m venv .venv
@@ -24,6 +32,10 @@ check: .venv/installed-test
 
 .venv/installed-test: .venv/installed
 	$(BIN)/pip install --quiet --editable '.[test]'
+	@touch $@
+
+.venv/installed-bench: .venv/installed
+	$(BIN)/pip install --quiet --editable '.[bench]'
 	@touch $@
 
 clean:

@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from stochcon import codes
-from stochcon.codes import Codes, read, write
+from stochcon import codes, hamming
+from stochcon.codes import Codes, files, read, shard, writable, write
 
 sizes = st.integers(1, 4096) | st.integers(1, 70)
 
@@ -29,17 +30,34 @@ def random_bits(n: int, d: int, seed: int) -> NDArray[np.bool_]:
 
 
 def make(n: int, d: int, seed: int = 0, model: str = "a" * 64) -> Codes:
-    uncertainty = np.random.default_rng(seed).random(n) * d / 2
+    random = np.random.default_rng(seed)
+    uncertainty, flips = random.random(n) * d / 2, (random.random(d) / 2).round(4)
     ids = [f"Zürich/{seed}/{i}.jpg" for i in range(n)]
-    return Codes.pack(random_bits(n, d, seed), ids, uncertainty, model)
+    made = Codes.pack(random_bits(n, d, seed), ids, uncertainty, model, flips=flips)
+    return replace(made, size=32, channels=3)
+
+
+def make_gaussian(n: int, d: int, seed: int = 0) -> Codes:
+    mean, variance = np.random.default_rng(seed).normal(size=(2, n, d)).astype(np.float16)
+    made = make(n, d, seed)
+    return replace(
+        Codes.pack(mean > 0, made.ids.tolist(), made.uncertainty, made.model, "gaussian", made.flips),
+        mean=mean,
+        variance=variance**2,
+    )
 
 
 def same(a: Codes, b: Codes) -> bool:
-    return (
-        (a.bits, a.model, a.latent, a.ids.tolist()) == (b.bits, b.model, b.latent, b.ids.tolist())
-        and a.packed.tobytes() == b.packed.tobytes()
-        and a.uncertainty.tobytes() == b.uncertainty.tobytes()
+    """In every field, to the bit."""
+    return all(
+        x.tolist() == y.tolist() and x.dtype == y.dtype if isinstance(x, np.ndarray) else x == y
+        for x, y in ((getattr(a, field.name), getattr(b, field.name)) for field in fields(Codes))
     )
+
+
+def as_stored(codes: Codes) -> Codes:
+    """A file of no images knows no flips."""
+    return codes if len(codes) else replace(codes, flips=np.zeros(codes.bits, np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +103,11 @@ def test_slicing_is_that_of_the_rows(index: Any) -> None:
     assert part.ids.tolist() == [whole.ids[i] for i in rows]
     assert part.uncertainty.tolist() == [whole.uncertainty[i] for i in rows]
     assert (part.bits, part.model, len(part)) == (13, whole.model, len(rows))
+    assert part.flips.tolist() == whole.flips.tolist()
+    gaussian = make_gaussian(5, 13)
+    assert gaussian.mean is not None and gaussian.variance is not None
+    assert gaussian[index].moments["mean"].tolist() == gaussian.mean[rows].tolist()
+    assert gaussian[index].moments["variance"].tolist() == gaussian.variance[rows].tolist()
 
 
 def test_one_index_gives_one_code() -> None:
@@ -109,7 +132,7 @@ def test_hamming_is_that_of_a_loop(d: int, n: int, m: int, seed: int) -> None:
 def test_hamming_in_chunks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = make(20, 65, 0), make(7, 65, 1)
     whole = a.hamming(b)
-    monkeypatch.setattr(codes, "DISTANCES_AT_ONCE", 3 * b.packed.size)
+    monkeypatch.setattr(hamming, "DISTANCES_AT_ONCE", 3 * b.packed.size)
     assert (a.hamming(b) == whole).all()
 
 
@@ -157,8 +180,21 @@ def test_search_in_a_slice_of_codes() -> None:
             "uncertainty is (2,); it must be one number for each id",
         ),
         (
-            lambda: Codes(np.array([[8]], np.uint8), 3, np.array(["a"], object), np.zeros(1, np.float32)),
+            lambda: replace(Codes.pack(np.zeros((1, 3)), ["a"]), packed=np.array([[8]], np.uint8)),
             "codes of 3 bits have ones beyond them; the padding must be zero",
+        ),
+        (
+            lambda: Codes.pack([[True]], ["a"], flips=[0.1, 0.2]),
+            "flips are (2,); they must be one number for each bit",
+        ),
+        (
+            lambda: replace(make_gaussian(2, 8), mean=np.zeros((2, 8), np.float32)),
+            "mean is float32 (2, 8); it must be float16 (2, 8)",
+        ),
+        (lambda: Codes.join([]), "there are no codes to join"),
+        (
+            lambda: Codes.join([make(2, 8), make(2, 9)]),
+            "codes of 8 bits cannot be compared with codes of 9",
         ),
     ],
 )
@@ -171,13 +207,16 @@ def test_what_does_not_fit_is_refused(mistake: Callable[[], object], message: st
 # the file
 
 
-@settings(max_examples=40)
+@pytest.mark.parametrize("kind", [make, make_gaussian])
+@settings(max_examples=30)
 @given(d=sizes, n=st.integers(0, 9), seed=st.integers(0, 99))
-def test_a_file_gives_back_what_was_written(folder: Path, d: int, n: int, seed: int) -> None:
-    made = make(n, d, seed)
+def test_a_file_gives_back_what_was_written(
+    folder: Path, d: int, n: int, seed: int, kind: Callable[[int, int, int], Codes]
+) -> None:
+    made = kind(n, d, seed)
     assert write(made, folder / "codes.parquet") == n
     again = read(folder / "codes.parquet", model="a" * 64)
-    assert same(again, made)
+    assert same(again, as_stored(made))
     assert [path.name for path in folder.iterdir()] == ["codes.parquet"]
 
 
@@ -200,23 +239,43 @@ READERS: dict[str, Callable[[Path], dict[str, list[Any]]]] = {
 }
 
 
+@settings(max_examples=15)
+@given(d=sizes, n=st.integers(0, 9), seed=st.integers(0, 99))
 @pytest.mark.parametrize("reader", READERS)
-@pytest.mark.parametrize("d", [1, 13, 64])
-def test_others_read_the_file(reader: str, d: int, tmp_path: Path) -> None:
-    made = make(20, d)
-    write(made, tmp_path / "codes.parquet")
-    columns = READERS[reader](tmp_path / "codes.parquet")
+def test_others_read_the_file(folder: Path, reader: str, d: int, n: int, seed: int) -> None:
+    made = make(n, d, seed)
+    write(made, folder / "codes.parquet")
+    columns = READERS[reader](folder / "codes.parquet")
     assert list(columns) == ["id", "code", "uncertainty"]
     assert columns["id"] == made.ids.tolist()
     assert columns["uncertainty"] == made.uncertainty.tolist()
-    packed = np.array([list(code) for code in columns["code"]], np.uint8)
+    packed = np.array([list(code) for code in columns["code"]], np.uint8).reshape(n, -(-d // 8))
     assert (np.unpackbits(packed, axis=1, count=d, bitorder="little") == made.unpack()).all()
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_others_read_a_gaussians_moments(reader: str, tmp_path: Path) -> None:
+    made = make_gaussian(20, 13)
+    write(made, tmp_path / "codes.parquet")
+    columns = READERS[reader](tmp_path / "codes.parquet")
+    assert list(columns) == ["id", "code", "uncertainty", "mean", "variance"]
+    for name, values in made.moments.items():
+        assert [list(row) for row in columns[name]] == values.tolist()
 
 
 def test_the_file_says_what_it_is(tmp_path: Path) -> None:
     write(make(1, 13), tmp_path / "codes.parquet")
-    expected = {"version": 1, "bits": 13, "bit_order": "little", "latent": "bernoulli", "model": "a" * 64}
-    assert json.loads(pq.read_schema(tmp_path / "codes.parquet").metadata[b"stochcon"]) == expected
+    expected = {
+        "version": 2,
+        "bits": 13,
+        "bit_order": "little",
+        "latent": "bernoulli",
+        "model": "a" * 64,
+        "size": 32,
+        "channels": 3,
+        "flips": [round(rate, 4) for rate in make(1, 13).flips.tolist()],
+    }
+    assert json.loads(pq.read_metadata(tmp_path / "codes.parquet").metadata[b"stochcon"]) == expected
     query = f"SELECT decode(value) FROM parquet_kv_metadata('{tmp_path}/codes.parquet') WHERE decode(key) = 'stochcon'"
     ((value,),) = duckdb.execute(query).fetchall()
     assert json.loads(value) == expected
@@ -227,6 +286,64 @@ def test_a_file_is_hardly_larger_than_its_codes(tmp_path: Path) -> None:
     made = make(n, 256)
     write(made, tmp_path / "codes.parquet")
     assert (tmp_path / "codes.parquet").stat().st_size < 1.25 * 32 * n + sum(len(i) for i in made.ids)
+
+
+# shards
+
+
+@settings(max_examples=20)
+@given(d=sizes, n=st.integers(0, 20), world=st.integers(2, 4), seed=st.integers(0, 99))
+def test_shards_are_read_as_one(d: int, n: int, world: int, seed: int) -> None:
+    whole, gaussian = make(n, d, seed), make_gaussian(n, d, seed)
+    for codes_ in (whole, gaussian):
+        with tempfile.TemporaryDirectory() as name:
+            path = Path(name) / "codes.parquet"
+            for rank in range(world):
+                rows = slice(rank * n // world, (rank + 1) * n // world)
+                write(codes_[rows], shard(path, rank, world))
+            assert same(read(path), as_stored(codes_))
+            assert [len(read(file)) for file in files(path)] == [
+                (rank + 1) * n // world - rank * n // world for rank in range(world)
+            ]
+
+
+def test_flips_of_shards_are_the_mean_over_all_images(tmp_path: Path) -> None:
+    for rank, (n, rate) in enumerate([(1, 0.4), (3, 0.1)]):
+        certain = Codes.pack(np.ones((n, 2), bool), [f"{rank}/{i}" for i in range(n)])
+        write(
+            replace(certain, flips=np.array([rate, 0.5], np.float32)),
+            shard(tmp_path / "codes.parquet", rank, 2),
+        )
+    assert read(tmp_path / "codes.parquet").flips.tolist() == np.array([0.175, 0.5], np.float32).tolist()
+
+
+def test_shards_that_are_no_set_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "codes.parquet"
+    first, second = shard(path, 0, 2), shard(path, 1, 2)
+    write(make(1, 8), first)
+    assert refusal(path) == f"{second} is missing beside {first.name}; all processes must have finished"
+    write(make(1, 8, model="b" * 64), second)
+    assert refusal(path) == (
+        f"{second} was made by the model bbbbbbbbbbbb, not aaaaaaaaaaaa; encode the images again"
+    )
+    write(make(1, 8), shard(path, 2, 3))
+    assert refusal(path) == (
+        f"{first} and codes-00002-of-00003.parquet are not of one set; remove what is not wanted"
+    )
+    write(make(1, 8), path)
+    assert refusal(path) == f"{path} and {first.name} are not of one set; remove what is not wanted"
+
+
+def test_nothing_is_written_beside_another_set(tmp_path: Path) -> None:
+    path = tmp_path / "codes.parquet"
+    assert writable(path, 1, 2) == shard(path, 1, 2)
+    write(make(1, 8), path)
+    assert writable(path) == path  # it may be written again
+    with pytest.raises(ValueError) as error:
+        writable(path, 1, 2)
+    assert str(error.value) == (
+        f"{path} is there, and codes-00001-of-00002.parquet is not of its set; remove it, or write elsewhere"
+    )
 
 
 # damage
@@ -265,6 +382,7 @@ def test_a_changed_byte_never_changes_a_code(tmp_path: Path) -> None:
             assert again.packed.tobytes() == made.packed.tobytes()
             assert again.ids.tolist() == made.ids.tolist()
             assert again.uncertainty.tobytes() == made.uncertainty.tobytes()
+            assert again.flips.shape == made.flips.shape
     assert refused > len(content) / 4
 
 
@@ -279,23 +397,36 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     )
 
 
-ABOUT = {"version": 1, "bits": 13, "bit_order": "little", "latent": "bernoulli", "model": ""}
+ABOUT = {
+    "version": 2,
+    "bits": 13,
+    "bit_order": "little",
+    "latent": "bernoulli",
+    "model": "",
+    "size": None,
+    "channels": None,
+    "flips": [0.0] * 13,
+}
 
 
 @pytest.mark.parametrize(
     ("about", "message"),
     [
-        (ABOUT | {"version": 2}, "has format 2, of a newer stochcon; this one reads format 1"),
-        ({"version": 2}, "has format 2, of a newer stochcon; this one reads format 1"),
+        (ABOUT | {"version": 3}, "has format 3, of a newer stochcon; this one reads format 2"),
+        ({"version": 3}, "has format 3, of a newer stochcon; this one reads format 2"),
+        ({"version": 1}, "has format 1, of an older stochcon; this one reads format 2"),
         (ABOUT | {"bit_order": "big"}, "has its bits in the order big; it must be little"),
-        (ABOUT | {"bits": 17}, "has other columns than codes of 17 bits have"),
+        (ABOUT | {"bits": 17}, "has other columns than bernoulli codes of 17 bits have"),
         (
-            ABOUT | {"bits": 12},
+            ABOUT | {"bits": 12, "flips": [0.0] * 12},
             "is damaged: codes of 12 bits have ones beyond them; the padding must be zero",
         ),
         (ABOUT | {"bits": "13"}, "is damaged: its metadata does not describe codes"),
         (ABOUT | {"bits": 0}, "is damaged: its metadata does not describe codes"),
-        ({"version": 1}, "is damaged: its metadata does not describe codes"),
+        ({"version": 2}, "is damaged: its metadata does not describe codes"),
+        (ABOUT | {"flips": [0.6] * 13}, "is damaged: its metadata does not describe codes"),
+        (ABOUT | {"flips": [0.1]}, "is damaged: flips are (1,); they must be one number for each bit"),
+        (ABOUT | {"latent": "gaussian"}, "has other columns than gaussian codes of 13 bits have"),
         ([], "is damaged: its metadata does not describe codes"),
     ],
 )
@@ -339,7 +470,7 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
 def test_ids_that_are_no_text_are_damage(tmp_path: Path) -> None:
     path = tmp_path / "codes.parquet"
     write(make(1, 8), path)
-    schema = pq.read_schema(path)
+    schema = pq.read_schema(path).with_metadata(pq.read_metadata(path).metadata)
     bad = pa.Array.from_buffers(
         pa.string(), 1, [None, pa.py_buffer(np.array([0, 1], np.int32)), pa.py_buffer(b"\xff")]
     )

@@ -1,7 +1,14 @@
-"""Encoding folders and data sets with a tiny run, and searching what comes out, as a user does."""
+"""Encoding folders and data sets with a tiny run, as a user does."""
 
 import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,11 +17,13 @@ from PIL import Image
 
 from stochcon import codes, data, recipes, rundir
 from stochcon.cli import main
+from stochcon.codes import Codes
 from stochcon.config import Config, Latent
-from stochcon.encoding import Encoder, encode, list_images, model_hash
+from stochcon.encoding import Encoder, encode, model_hash
 from stochcon.features import extract, load_model
 from stochcon.model import StochCon
-from stochcon.search import search
+from stochcon.pretraining import calibrate
+from stochcon.sources import list_images
 
 BITS = 13
 
@@ -55,15 +64,20 @@ def error(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 
 def test_a_data_set_becomes_the_bits_of_its_features(run: Path, tmp_path: Path) -> None:
-    assert encode(run, "digits", tmp_path / "codes.parquet", "test", progress=False) == (360, None)
-    made = codes.read(tmp_path / "codes.parquet", model=model_hash(run))
+    out = tmp_path / "codes.parquet"
+    assert encode(run, "digits", out, "test", progress=False) == (out, 360, None)
+    made = codes.read(out, model=model_hash(run))
     model, config = load_model(run)
     images = data.load(config.data, "test")
     features = extract(model, images.pixels, config.views)
     assert features.bits is not None and features.z is not None
     assert tuple(made.ids) == images.ids
     assert (made.unpack() == features.bits.numpy()).all()
-    assert made.bits == BITS
+    assert (made.bits, made.size, made.channels, made.latent) == (BITS, 16, 1, "bernoulli")
+    flips = torch.minimum(features.z, 1 - features.z)
+    assert np.abs(made.uncertainty - flips.sum(1).numpy()).max() < 1e-4
+    assert np.abs(made.flips - flips.mean(0).numpy()).max() < 1e-4
+    assert (made.flips == made.flips.round(4)).all()
 
 
 def test_uncertainty_is_how_many_bits_a_sample_flips(run: Path, tmp_path: Path) -> None:
@@ -83,10 +97,11 @@ def test_uncertainty_is_how_many_bits_a_sample_flips(run: Path, tmp_path: Path) 
 def test_a_folder_is_encoded_whatever_the_batches(run: Path, pictures: Path, tmp_path: Path) -> None:
     for size in (1, 3, 512):
         out = tmp_path / f"codes-{size}.parquet"
-        count, listing = encode(run, str(pictures), out, batch_size=size, progress=False)
-        assert (count, listing) == (19, tmp_path / f"codes-{size}.skipped.txt")
-        (line,) = (tmp_path / f"codes-{size}.skipped.txt").read_text().splitlines()
+        listing = tmp_path / f"codes-{size}.skipped.txt"
+        assert encode(run, str(pictures), out, batch_size=size, progress=False) == (out, 19, listing)
+        (line,) = listing.read_text().splitlines()
         assert line.startswith("10.png\t")
+        assert not (tmp_path / f"codes-{size}.parquet.parts").exists()
     made = codes.read(tmp_path / "codes-3.parquet")
     whole = sorted(path.relative_to(pictures).as_posix() for path in pictures.rglob("*.png"))
     assert made.ids.tolist() == [name for name in whole if name != "10.png"]
@@ -101,26 +116,6 @@ def test_an_image_file_has_the_code_that_it_has_in_its_folder(
     encode(run, str(pictures), out, progress=False)
     made = codes.read(out)
     assert Encoder(run).file(pictures / "04.png").hamming(made[made.ids == "04.png"]).tolist() == [[0]]
-    (nearest, *_) = search(out, str(pictures / "04.png"), 3, run)
-    assert nearest[1] == 0
-    by_id = search(out, "04.png", 50)
-    assert len(by_id) == 18 and "04.png" not in dict(by_id)
-    assert [distance for _, distance in by_id] == sorted(distance for _, distance in by_id)
-    assert by_id[0][1] == made.hamming(made[made.ids == "04.png"])[made.ids != "04.png"].min()
-
-
-def test_search_prints_ids_and_distances(
-    run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "codes.parquet"
-    assert main(["encode", str(run), str(pictures), "--out", str(out), "--quiet"]) == 0
-    said = capsys.readouterr().out
-    assert f"19 codes are in {out}" in said and f"{tmp_path / 'codes.skipped.txt'} lists them" in said
-    for query in (["02.png"], [str(pictures / "02.png"), "--run", str(run)]):
-        assert main(["search", str(out), *query, "-k", "3"]) == 0
-        printed = capsys.readouterr().out
-        for name, distance in search(out, query[0], 3, run):
-            assert any(name in line and f" {distance} " in line for line in printed.splitlines())
 
 
 def test_what_was_listed_before_is_not_left_beside_new_codes(
@@ -128,7 +123,8 @@ def test_what_was_listed_before_is_not_left_beside_new_codes(
 ) -> None:
     encode(run, str(pictures), tmp_path / "codes.parquet", progress=False)
     (pictures / "10.png").unlink()
-    assert encode(run, str(pictures), tmp_path / "codes.parquet", progress=False) == (19, None)
+    out = tmp_path / "codes.parquet"
+    assert encode(run, str(pictures), out, progress=False) == (out, 19, None)
     assert sorted(os.listdir(tmp_path)) == ["codes.parquet", "pictures"]
 
 
@@ -149,14 +145,14 @@ def test_encode_says_what_is_wrong(
 ) -> None:
     out = tmp_path / "codes.parquet"
     assert error(capsys, "encode", run, "nowhere", "--out", out) == (
-        "nowhere is neither a folder of images nor one of the data sets photographs, digits, fashion-mnist, cifar10"
+        "nowhere is neither a folder or an archive of images nor one of the data sets photographs, digits, fashion-mnist, cifar10"
     )
     assert error(capsys, "encode", pictures, "digits", "--out", out) == (
         f"{pictures} is not a run: it has no config.json"
     )
     simclr = write_run(tmp_path / "simclr", latent=Latent(kind="deterministic"))
     assert error(capsys, "encode", simclr, "digits", "--out", out) == (
-        f"{simclr} has a deterministic latent, which has no bits; pretrain with --latent.kind bernoulli"
+        f"{simclr} has a deterministic latent, which has no bits; pretrain with --latent.kind bernoulli or gaussian"
     )
     (tmp_path / "empty").mkdir()
     assert error(capsys, "encode", run, tmp_path / "empty", "--out", out) == (
@@ -166,36 +162,166 @@ def test_encode_says_what_is_wrong(
         f"{pictures} is a folder; it must name a file of codes"
     )
     assert not out.exists()
-
-
-def test_search_says_what_is_wrong(
-    run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out, picture = tmp_path / "codes.parquet", pictures / "02.png"
-    encode(run, str(pictures), out, progress=False)
-    other = write_run(tmp_path / "other", seed=1)
-    cases: list[tuple[list[object], str]] = [
-        ([out, "cat.jpg"], f"cat.jpg is neither an id in {out} nor an image file"),
-        (
-            [out, picture],
-            f"{picture} is no id in {out}; to encode it as an image, say --run DIR, the run of the codes",
-        ),
-        (
-            [out, picture, "--run", other],
-            f"{out} was not made by the model in {other}: encode the images again with it",
-        ),
-        ([out, "02.png", "-k", "0"], "-k is 0; it must be at least 1"),
-        (
-            [tmp_path / "none", "02.png"],
-            f"{tmp_path / 'none'} is missing; stochcon encode writes a file of codes",
-        ),
-    ]
-    for arguments, message in cases:
-        assert error(capsys, "search", *arguments) == message
-    assert error(capsys, "search", picture, "02.png").startswith(f"{picture} is damaged, or no Parquet file")
-    assert error(capsys, "search", out, pictures / "10.png", "--run", run).startswith(
-        f"{pictures / '10.png'} cannot be read: "
+    codes.write(Codes.pack([[True]], ["a"]), codes.shard(out, 0, 2))
+    assert error(capsys, "encode", run, pictures, "--out", out) == (
+        f"{tmp_path / 'codes-00000-of-00002.parquet'} is there, and codes.parquet is not of its set; "
+        "remove it, or write elsewhere"
     )
+
+
+def test_a_gaussian_has_the_signs_of_its_mean(tmp_path: Path) -> None:
+    """Cross variance: the opposing view of an image that is encoded is the image itself."""
+    run = write_run(tmp_path / "run", latent=Latent(kind="gaussian", dim=BITS, variance="cross"))
+    encode(run, "digits", tmp_path / "codes.parquet", "test", progress=False)
+    made = codes.read(tmp_path / "codes.parquet")
+    model, config = load_model(run)
+    images = data.load(config.data, "test")
+    features = extract(model, images.pixels, config.views)
+    assert features.z is not None and made.mean is not None and made.variance is not None
+    assert made.latent == "gaussian"
+    assert (made.unpack() == (features.z > 0).numpy()).all()
+    np.testing.assert_allclose(made.mean, features.z, rtol=1e-3)
+    np.testing.assert_allclose(made.variance, features.uncertainty.square(), rtol=1e-3)
+    with torch.inference_mode():
+        phi = model.pi(features.h)
+        torch.manual_seed(0)
+        samples = model.latent(phi, phi, 1.0).rsample((1000,)) > 0
+    flipped = (samples != torch.from_numpy(made.unpack())).float().mean(0)
+    assert np.abs(flipped.sum(1).numpy() - made.uncertainty).max() < 5 * np.sqrt(BITS / 4 / 1000)
+    assert np.abs(flipped.mean(0).numpy() - made.flips).max() < 5 * np.sqrt(1 / 4 / 1000 / len(made)) + 1e-4
+
+
+@pytest.mark.parametrize("variance", ["own", "cross"])
+def test_a_gaussians_zero_is_the_mean_of_the_images_and_nothing_else_changes(
+    variance: Literal["own", "cross"],
+) -> None:
+    config = recipes.digits().model_copy(
+        update={"latent": Latent(kind="gaussian", dim=BITS, variance=variance)}
+    )
+    torch.manual_seed(0)
+    model = StochCon(config)
+    pixels = data.load(config.data, "train").pixels
+    views, draw = torch.randn(2, 8, 1, 16, 16), torch.randn(1, 8, BITS)
+    outputs = []
+    for _ in range(2):
+        model.eval()  # batch norm's statistics stay
+        outputs.append(model(views, views[:0], 1.0, draw=draw))
+        calibrate(model, data.load_training(config.data), config)
+    torch.testing.assert_close(outputs[0].top, outputs[1].top)
+    torch.testing.assert_close(outputs[0].bottom, outputs[1].bottom)
+    features = extract(model, pixels, config.views)
+    assert features.z is not None
+    assert features.z.mean(0).abs().max() < 1e-5 < (outputs[0].logits - outputs[1].logits).abs().min()
+
+
+def test_the_hash_covers_what_an_image_is_turned_into(run: Path, tmp_path: Path) -> None:
+    config = rundir.read_config(run)
+    other = config.model_copy(update={"views": config.views.model_copy(update={"mean": (0.5,)})})
+    rundir.create(tmp_path / "run", other)
+    shutil.copy(run / rundir.MODEL, tmp_path / "run" / rundir.MODEL)
+    assert model_hash(tmp_path / "run") != model_hash(run)
+
+
+# going on, and several processes
+
+
+def stochcon(*arguments: object, **environment: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "stochcon", *map(str, arguments), "--quiet"]
+    return subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.DEVNULL)
+
+
+def test_what_was_killed_goes_on_and_ends_with_the_same_file(
+    run: Path, pictures: Path, tmp_path: Path
+) -> None:
+    for i in range(150):  # so many that it is not done before it is killed
+        shutil.copy(pictures / "02.png", pictures / f"more-{i:03}.png")
+    command = ["encode", run, pictures, "--batch-size", 1, "--out"]
+    one_go = tmp_path / "one-go" / "codes.parquet"
+    assert main([*map(str, command), str(one_go), "--quiet"]) == 0
+
+    out = tmp_path / "killed" / "codes.parquet"
+    parts = tmp_path / "killed" / "codes.parquet.parts"
+    process = stochcon(*command, out)
+    while process.poll() is None and len(list(parts.glob("*.parquet"))) < 3:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    before = list(parts.glob("*.parquet"))
+    assert 3 <= len(before) < 170
+    assert not out.exists()
+
+    assert main([*map(str, command), str(out), "--quiet"]) == 0
+    assert out.read_bytes() == one_go.read_bytes()
+    assert sorted(path.name for path in out.parent.iterdir()) == ["codes.parquet", "codes.skipped.txt"]
+    assert (out.parent / "codes.skipped.txt").read_text() == (one_go.parent / "codes.skipped.txt").read_text()
+
+
+def test_parts_of_another_run_or_folder_are_not_taken(
+    run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted with another run, and with another folder in which the images have the same names."""
+    out, fresh = tmp_path / "codes.parquet", tmp_path / "fresh" / "codes.parquet"
+    moved = tmp_path / "moved"
+    shutil.copytree(pictures, moved)
+    for path in moved.rglob("*.png"):
+        Image.new("RGB", (8, 8)).save(path)
+    other = write_run(tmp_path / "other", seed=1)
+    for directory, folder in [(other, pictures), (run, moved)]:
+        with monkeypatch.context() as patch:
+            patch.setattr(codes, "read_one", lambda path: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                encode(directory, str(folder), out, progress=False)
+        assert len(list((tmp_path / "codes.parquet.parts").glob("*.parquet"))) >= 1
+    encode(run, str(pictures), out, progress=False)
+    encode(run, str(pictures), fresh, progress=False)
+    assert out.read_bytes() == fresh.read_bytes()
+
+
+def test_the_list_of_skipped_images_is_there_before_the_codes(
+    run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = codes.write
+
+    def write(batches: Iterable[Codes], path: Path) -> int:
+        assert path.with_suffix(".skipped.txt").read_text().startswith("10.png")
+        assert not path.exists()
+        return written(batches, path)
+
+    monkeypatch.setattr(codes, "write", write)
+    encode(run, str(pictures), tmp_path / "codes.parquet", progress=False)
+
+
+def test_each_process_makes_a_shard(run: Path, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "codes.parquet"
+    ranks = [
+        stochcon("encode", run, pictures, "--out", out, RANK=rank, WORLD_SIZE="2", LOCAL_RANK=rank)
+        for rank in "01"
+    ]
+    assert [process.wait() for process in ranks] == [0, 0]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
+        "codes-00000-of-00002.parquet",
+        "codes-00000-of-00002.skipped.txt",
+        "codes-00001-of-00002.parquet",
+    ]
+    made = codes.read(out, model=model_hash(run))
+    encode(run, str(pictures), tmp_path / "one" / "codes.parquet", progress=False)
+    one = codes.read(tmp_path / "one" / "codes.parquet")
+    assert made.ids.tolist() == one.ids.tolist()
+    assert (made.packed == one.packed).all()
+    np.testing.assert_allclose(made.flips, one.flips, atol=2e-4)
+
+
+def test_a_process_may_have_nothing_to_do(
+    run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(pictures, tmp_path / "one", ignore=lambda _, names: {*names} - {"02.png"})
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        assert encode(run, str(tmp_path / "one"), tmp_path / "codes.parquet", progress=False).written == int(
+            rank
+        )
+    assert codes.read(tmp_path / "codes.parquet").ids.tolist() == ["02.png"]
 
 
 def test_a_data_set_of_the_run_is_read_where_the_run_read_it() -> None:

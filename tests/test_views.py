@@ -19,6 +19,7 @@ from torchvision.transforms import v2
 
 from stochcon import views
 from stochcon.config import Views
+from stochcon.large import cut_views
 from stochcon.views import eval_view, make_views
 
 NOTHING: dict[str, Any] = {
@@ -124,15 +125,16 @@ def test_nothing_random_gives_the_resized_image() -> None:
 
 
 def test_parts_of_a_batch_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One at a time, images are read within their crops only."""
+    """Large images are resampled one at a time, in whole grey levels."""
     images, made = noise(5, size=40), []
-    for part in (1, 2 * 40 * 40, 5 * 40 * 40):
-        monkeypatch.setattr(views, "PART", part)
+    config = Views(global_size=48, local_size=11, blur_sigma=(5, 20), jitter=0, std=(1, 1, 1))
+    for limit, pixels in (("PART", 5 * 40 * 40), ("PART", 2 * 40 * 40), ("LARGE", 1)):
+        monkeypatch.setattr(views, limit, pixels)
         torch.manual_seed(2)
-        made.append(make_views(images, Views(global_size=48, local_size=11, blur_sigma=(5, 20))))
-    for other in made[1:]:
+        made.append(make_views(images, config))
+    for other, tolerance in zip(made[1:], (1e-5, 1.01 / 255), strict=True):
         for a, b in zip(made[0], other, strict=True):
-            torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+            torch.testing.assert_close(a, b, rtol=0, atol=tolerance)
 
 
 def _share(made: Tensor, unchanged: Tensor) -> Tensor:
@@ -188,10 +190,8 @@ def test_resampling_is_torchvisions(crop: dict[str, Any]) -> None:
     )
     if crop["flip"]:
         expected = torch.stack([expected[0], reference.hflip(expected[1])])
-    (top, left), (height, width) = crop["start"], crop["length"]
-    for window in ((0, 0, *crop["canvas"]), (top, left, top + height, left + width)):
-        made = views.resample(images, matrices, [window])[0].permute(0, 3, 1, 2)
-        torch.testing.assert_close(made, expected, rtol=0, atol=1e-5)
+    made = views.resample(images, matrices)[0].permute(0, 3, 1, 2)
+    torch.testing.assert_close(made, expected, rtol=0, atol=1e-5)
 
 
 @settings(max_examples=40, deadline=None)
@@ -206,6 +206,24 @@ def test_blur_is_torchvisions(sigma: float, size: int) -> None:
         strict=True,
     ):
         torch.testing.assert_close(rows @ image @ columns.mT, expected, rtol=0, atol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(crops(), st.floats(0.1, 3), st.sampled_from([1, 3]))
+def test_views_of_a_large_image_are_those_of_the_matrices(
+    crop: dict[str, Any], sigma: float, channels: int
+) -> None:
+    image = noise(1, channels=channels, size=40)[0, :, : crop["canvas"][0], : crop["canvas"][1]]
+    start, length = (torch.tensor(crop[name]).expand(2, 2) for name in ("start", "length"))
+    flip, widths = torch.tensor([False, crop["flip"]]), torch.tensor([0.0, sigma])
+    made = cut_views(image, start, length, flip, widths, crop["size"])
+    matrices = views.resampling_matrices(
+        start[:, None], length[:, None], flip[:, None], crop["canvas"], crop["size"]
+    )
+    if radius := min(15, crop["size"] - 1):
+        views.blur_(matrices, widths[:, None], radius)
+    expected = views.resample(image[None].float(), matrices)[:, 0]
+    torch.testing.assert_close(made, expected, rtol=0, atol=1.01)
 
 
 def test_blur_is_scaled_to_the_view() -> None:

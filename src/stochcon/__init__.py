@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from stochcon.config import Config
     from stochcon.curves import curve
     from stochcon.data import load as load_data
-    from stochcon.encoding import encode
+    from stochcon.encoding import Encoder, encode, load
     from stochcon.evaluation import evaluate
     from stochcon.export import to_onnx
     from stochcon.features import Features, extract, load_model
@@ -17,17 +17,21 @@ if TYPE_CHECKING:
     from stochcon.objective import info_nce
     from stochcon.pretraining import pretrain
     from stochcon.recipes import recipe
+    from stochcon.transformer import StochConTransformer
 
 __all__ = [
     "Codes",
     "Config",
+    "Encoder",
     "Features",
+    "StochConTransformer",
     "curve",
     "encode",
     "evaluate",
     "extract",
     "from_hub",
     "info_nce",
+    "load",
     "load_data",
     "load_model",
     "pretrain",
@@ -41,12 +45,15 @@ _HOMES = {
     "Codes": ("codes", "Codes"),
     "Config": ("config", "Config"),
     "Features": ("features", "Features"),
+    "Encoder": ("encoding", "Encoder"),
+    "StochConTransformer": ("transformer", "StochConTransformer"),
     "curve": ("curves", "curve"),
     "encode": ("encoding", "encode"),
     "evaluate": ("evaluation", "evaluate"),
     "extract": ("features", "extract"),
     "from_hub": ("hub", "from_hub"),
     "info_nce": ("objective", "info_nce"),
+    "load": ("encoding", "load"),
     "load_data": ("data", "load"),
     "load_model": ("features", "load_model"),
     "pretrain": ("pretraining", "pretrain"),

@@ -145,6 +145,10 @@ class Config(Frozen):
     epochs: Count = 10
     batch_size: Annotated[int, Field(ge=2)] = 256
     """Images a step, over all processes."""
+    chunk: Annotated[int, Field(ge=2)] | None = None
+    """Cached gradients: pass so many images of each process through the network at a time; none: all of them."""
+    chunk_batch_norm: Literal["chunk", "exact"] = "chunk"
+    """Batch norm's statistics: of each chunk, or of the whole batch, exactly, in some ten times the time."""
     seed: Annotated[int, Field(ge=0)] = 0
     sync_batch_norm: bool = True
     """With several processes: batch norm's statistics over all of them."""
@@ -165,6 +169,8 @@ class Config(Frozen):
         for name in ("mean", "std"):
             if len(getattr(self.views, name)) != self.data.channels:
                 raise ValueError(f"views.{name} must have data.channels = {self.data.channels} numbers")
+        if self.compile and self.chunk_batch_norm == "exact":
+            raise ValueError("chunk_batch_norm: exact needs a network that is not compiled, --no-compile")
         if self.latent.projection == "identity" and self.latent.logit_scale:
             raise ValueError("latent.logit_scale needs --latent.projection linear")
         if self.latent.dim is not None and self.latent.dim > 65536:

@@ -137,19 +137,23 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         mean = total[:-1] / total[-1]
         centred = x - mean.view(shape)
         variance = _Sum.apply((centred * centred).sum(over)) / total[-1].detach()
-        if (
-            self.running_mean is not None
-            and self.running_var is not None
-            and self.num_batches_tracked is not None
-        ):
-            with torch.no_grad():
-                self.num_batches_tracked += 1
-                momentum = 0.1 if self.momentum is None else self.momentum
-                unbiased = variance * total[-1] / (total[-1] - 1)
-                self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
-                self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
+        update_running(self, mean.detach(), variance.detach(), total[-1])
         out = centred * torch.rsqrt(variance + self.eps).view(shape)
         return (out * self.weight.view(shape) + self.bias.view(shape) if self.affine else out).to(dtype)
+
+
+@torch.no_grad()
+def update_running(
+    norm: nn.modules.batchnorm._BatchNorm, mean: Tensor, variance: Tensor, size: Tensor
+) -> None:
+    """Moves running statistics towards those of `size` values a channel, as torch's batch norm does."""
+    if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
+        return
+    norm.num_batches_tracked += 1
+    momentum = 0.1 if norm.momentum is None else norm.momentum
+    unbiased = variance * size / (size - 1)
+    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
+    norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), momentum)
 
 
 def synchronise_batch_norm(module: nn.Module) -> nn.Module:

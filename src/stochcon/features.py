@@ -27,6 +27,27 @@ class Features:
     uncertainty: Tensor
     """(N, D) standard deviation of each dimension"""
 
+    @property
+    def code(self) -> Tensor | None:
+        """(N, D) booleans to store: the bits, or the signs of a Gaussian's mean; none for SimCLR."""
+        return self.bits if self.bits is not None or self.z is None else self.z > 0
+
+    @property
+    def probabilities(self) -> Tensor | None:
+        """(N, D) how likely each bit of a sample from q(z'|x) is a one; none for SimCLR.
+
+        Of a Gaussian the bits are signs, so it is Phi(mean / standard deviation).
+        """
+        if self.bits is not None or self.z is None:
+            return self.z
+        return torch.special.ndtr(self.z / self.uncertainty)
+
+    @property
+    def flips(self) -> Tensor | None:
+        """(N, D) how likely each bit of a sample differs from that of the code, min(p, 1 - p)."""
+        p = self.probabilities
+        return None if p is None else torch.minimum(p, 1 - p)
+
 
 def load_model(directory: Path | str) -> tuple[StochCon, Config]:
     """The model of a run directory, ready to use, and its configuration. Raises ValueError if it is not finished."""

@@ -162,6 +162,8 @@ class Latent(Protocol):
     dim: int
     n_parameters: int
     """Natural parameters per dimension: the width that pi must have is n_parameters * dim."""
+    reads_opposing: bool
+    """Whether q depends on the opposing view; if not, that view's phi need not be made."""
 
     def __call__(self, phi: Tensor, opposing: Tensor, temperature: float) -> Pathwise:
         """q(z'|x) of shape (..., dim). opposing: the phi of the opposing view; temperature: of the relaxation."""
@@ -188,6 +190,7 @@ class Deterministic(nn.Module):
     """SimCLR: z is phi."""
 
     n_parameters = 1
+    reads_opposing = False
 
     def __init__(self, dim: int):
         super().__init__()
@@ -216,6 +219,7 @@ class Bernoulli(nn.Module):
     """Phi is one logit a bit. hard: feed zeros and ones forward, as listing 1 does."""
 
     n_parameters = 1
+    reads_opposing = False
 
     def __init__(self, dim: int, hard: bool):
         super().__init__()
@@ -249,6 +253,10 @@ class IsotropicGaussian(nn.Module):
     def __init__(self, dim: int, cross: bool):
         super().__init__()
         self.dim, self.cross = dim, cross
+
+    @property
+    def reads_opposing(self) -> bool:
+        return self.cross
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, variance={'cross' if self.cross else 'own'}"

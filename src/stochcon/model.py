@@ -82,6 +82,12 @@ class StochCon(nn.Module):
             nn.Linear(config.head.hidden, config.head.dim, bias=False),
         )
 
+    def centre(self, mean: Tensor) -> None:
+        """The latent's zero moves to this point (D,): pi's bias takes it away, rho's bias gives it back."""
+        with torch.no_grad():
+            self.pi.bias[: len(mean)] -= mean  # type: ignore[index, operator]
+            self.rho.bias += self.rho.weight @ mean  # type: ignore[operator]
+
     def forward(
         self, global_views: Tensor, local_views: Tensor, relaxation: float, draw: Tensor | None = None
     ) -> Embedded:
@@ -113,7 +119,8 @@ class StochCon(nn.Module):
         self, h: Tensor, h_opposing: Tensor, relaxation: float, draw: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """h'' = rho(z') with z' from q(z'|x), and the logits of q; (V, N, H) to (V, N, H), (V, N, D)."""
-        phi, phi_opposing = self._phi(h), self._phi(h_opposing)
+        phi = self._phi(h)
+        phi_opposing = self._phi(h_opposing) if self.latent.reads_opposing else phi
         partner = torch.arange(len(phi), device=phi.device) % len(phi_opposing)
         z = self.latent(phi, phi_opposing[partner], relaxation).rsample(draw=draw)
         return self.rho(z.to(h.dtype)), self.latent.logits(phi)

@@ -5,11 +5,16 @@ Shapes: T top views, B bottom views, N images of this process, M images of all p
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from stochcon.distributed import gather, rank, world_size
+
+BLOCK = 2**22
+"""Similarities of top views that are in memory at a time; larger batches are taken a block of anchors after another."""
 
 
 def info_nce(v: Tensor, v_prime: Tensor, temperature: float = 0.2) -> Tensor:
@@ -53,12 +58,49 @@ def multi_crop_info_nce(top: Tensor, bottom: Tensor, temperature: float = 0.2) -
 
 
 def _multi_crop(top: Tensor, bottom: Tensor, temperature: float) -> Tensor:
-    n_top, n_bottom, n = len(top), len(bottom), top.shape[1]
-    top, bottom = F.normalize(top, dim=-1), F.normalize(bottom, dim=-1)
-    views = torch.cat([top, bottom])
+    views = torch.cat([F.normalize(top, dim=-1), F.normalize(bottom, dim=-1)])
     everyone = gather(views).transpose(0, 1).flatten(1, 2)  # (V, M, D)
+    together = max(1, BLOCK // (len(top) * len(views) * everyone.shape[1]))
+    if together >= views.shape[1]:
+        return _of_anchors(views, everyone, 0, len(top), temperature)
+    value: Tensor = _InBlocks.apply(views, everyone, together, len(top), temperature)
+    return value
+
+
+class _InBlocks(torch.autograd.Function):
+    """The mean of `_of_anchors` over blocks of anchors, each differentiated as soon as it is known.
+
+    So the similarities of one block are in memory, whatever N and M, and none is computed twice.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, views: Tensor, everyone: Tensor, together: int, n_top: int, temperature: float
+    ) -> Tensor:
+        views, everyone = (x.detach().requires_grad_(x.requires_grad) for x in (views, everyone))
+        n, total = views.shape[1], views.new_zeros(())
+        for first in range(0, n, together):
+            with torch.set_grad_enabled(views.requires_grad):
+                some = views[:, first : first + together]
+                value = _of_anchors(some, everyone, first, n_top, temperature) * (some.shape[1] / n)
+            if value.requires_grad:
+                value.backward()
+            total += value.detach()
+        ctx.gradients = views.grad, everyone.grad
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        of_views, of_everyone = ctx.gradients
+        return gradient * of_views, gradient * of_everyone, None, None, None
+
+
+def _of_anchors(views: Tensor, everyone: Tensor, first: int, n_top: int, temperature: float) -> Tensor:
+    """The mean over the anchors of some images: views (V, N, D), this process's images first, first + 1, ..."""
+    n_bottom, n = len(views) - n_top, views.shape[1]
+    top, bottom = views[:n_top], views[n_top:]
     i = torch.arange(n, device=views.device)
-    mine = rank() * n + i  # where this process's images stand among the M
+    mine = rank() * (everyone.shape[1] // world_size()) + first + i  # where the images stand among the M
 
     # log sum exp of the similarities of an anchor in one view (rows) to all images in another (columns);
     # an anchor is no candidate of its own.
@@ -68,7 +110,7 @@ def _multi_crop(top: Tensor, bottom: Tensor, temperature: float) -> Tensor:
     alone = similar.new_full((), -torch.inf)
     masked = similar.index_put((t[:, None], i, t[:, None], mine), alone)
     top_to = masked.logsumexp(dim=3)  # (T, N, V)
-    if world_size() == 1:
+    if n == everyone.shape[1]:
         bottom_to_top = similar[:, :, n_top:].logsumexp(dim=1).permute(1, 2, 0)  # (B, N, T)
     else:
         bottom_to_top = (torch.einsum("bid,ajd->biaj", bottom, everyone[:n_top]) / temperature).logsumexp(

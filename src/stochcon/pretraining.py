@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricModule
+from torch import Tensor, nn
 
-from stochcon import data, rundir, training
+from stochcon import cached, data, rundir, training
 from stochcon.config import Config
 from stochcon.distributed import everyones, rank, restarted, synchronise_batch_norm, world_size
 from stochcon.loading import Canvases
@@ -24,8 +27,40 @@ def loss(embedded: Embedded, config: Config) -> Tensor:
     return total
 
 
-def pretrain(config: Config, out: Path | str, *, resume: bool = False, progress: bool = True) -> Path:
+def backward(
+    fabric: Fabric, network: _FabricModule, images: Tensor, step: int, relaxation: float, config: Config
+) -> tuple[Tensor, Embedded]:
+    """The gradients of a step on this process's uint8 images (N, C, H, W), its loss, and the embeddings."""
+    parts = images.split(config.chunk or len(images))
+
+    def embed(k: int) -> Embedded:
+        # Seeded here, so that a chunk that passes twice has the same views and the same noise.
+        torch.manual_seed(training.number(config.seed, step, rank(), *([k] if config.chunk else [])))
+        embedded: Embedded = network(*make_views(parts[k], config.views), relaxation)
+        return embedded
+
+    if config.chunk:
+        exact = config.chunk_batch_norm == "exact"
+        return cached.backward(fabric, network, embed, len(parts), lambda x: loss(x, config), exact)
+    embedded = embed(0)
+    value = loss(embedded, config)
+    fabric.backward(value)
+    return value.detach(), embedded
+
+
+def pretrain(
+    config: Config,
+    out: Path | str,
+    *,
+    images: Canvases | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    observe: Callable[[int, StochCon], None] | None = None,
+) -> Path:
     """Train a model as the configuration says and leave it in the directory `out`; returns that directory.
+
+    images: what to train on; by default those of the configuration. observe: called after every step with the
+    number of steps done and the model; it must leave both as they are.
 
     With resume, or when torchrun has restarted the processes, go on from the last checkpoint of a run that
     was interrupted; the result has the same bits. Raises ValueError for a configuration that cannot work and
@@ -41,7 +76,7 @@ def pretrain(config: Config, out: Path | str, *, resume: bool = False, progress:
     out = Path(out)
     resume = resume or (restarted() and rundir.holds(out, config))
     fabric = training.launch(config.precision)
-    images = data.load_training(config.data)
+    images = data.load_training(config.data) if images is None else images
     per_epoch = _steps_per_epoch(len(images), config)
     steps = per_epoch * config.epochs
 
@@ -79,15 +114,14 @@ def pretrain(config: Config, out: Path | str, *, resume: bool = False, progress:
             for group in optimizer.param_groups:
                 group["lr"] = lr
 
-            torch.manual_seed(training.number(config.seed, step, rank()))
-            embedded = network(*make_views(x.to(fabric.device), config.views), relaxation)
-            value = loss(embedded, config)
             optimizer.zero_grad()
-            fabric.backward(value)
+            value, embedded = backward(fabric, network, x.to(fabric.device), step, relaxation, config)
             optimizer.step()
 
             journal.add(value)
             done = step + 1
+            if observe:
+                observe(done, model)
             if training.due(done, steps, config.log_every, config.checkpoint_every):
                 journal.write(done, {"lr": lr, "relaxation": relaxation} | _active(model, embedded))
             if training.due(done, steps, config.checkpoint_every):
@@ -106,20 +140,25 @@ CALIBRATION_IMAGES = 20_000
 
 @torch.no_grad()
 def calibrate(model: StochCon, images: Canvases, config: Config) -> None:
-    """Extension: the standardised logits' running statistics, measured on plain images instead of views.
+    """Thresholds of bits, measured on plain images instead of views, since codes are made of plain images.
 
-    Codes are made of plain images, and a bit is a logit's sign: its threshold should be their mean.
+    Extension: the standardised logits' running statistics become those of these images. And where a
+    Gaussian's mean is 0 is arbitrary, as rho's bias undoes any shift: so its zero becomes the images' mean,
+    which changes nothing but the signs.
     """
-    if not isinstance(model.pi, Standardised):
+    gaussian = config.latent.kind == "gaussian" and isinstance(model.pi, nn.Linear)
+    if not gaussian and not isinstance(model.pi, Standardised):
         return
     model.eval()
     device = next(model.parameters()).device
     step = -(-len(images) // CALIBRATION_IMAGES)
-    logits = [
-        model.pi.linear(model.backbone(eval_view(batch.to(device), config.views)))
-        for batch in images.batches(torch.arange(0, len(images), step).split(512))
-    ]
-    model.pi.set_statistics(torch.cat(logits))
+    pi = model.pi.linear if isinstance(model.pi, Standardised) else model.pi
+    some = images.batches(torch.arange(0, len(images), step).split(512))
+    phi = torch.cat([pi(model.backbone(eval_view(batch.to(device), config.views))) for batch in some])
+    if isinstance(model.pi, Standardised):
+        model.pi.set_statistics(phi)
+    else:
+        model.centre(phi.mean(0)[: model.latent.dim])
     model.train()
 
 
@@ -132,6 +171,9 @@ def _steps_per_epoch(images: int, config: Config) -> int:
         raise ValueError(
             f"batch_size is {config.batch_size}; it must be a multiple of the {world_size()} processes, at least 2 each"
         )
+    share = config.batch_size // world_size()
+    if config.chunk and share % config.chunk:
+        raise ValueError(f"chunk is {config.chunk}; it must divide the {share} images a step of each process")
     return images // config.batch_size
 
 

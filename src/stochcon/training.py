@@ -62,7 +62,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     ]
     if config.name == "lars":  # timm adapts just those groups that decay
         return Lars(groups, lr=config.lr, momentum=0.9)
-    return AdamW(groups, lr=config.lr)
+    return AdamW(groups, lr=config.lr, fused=True)  # one pass over the weights instead of some ten
 
 
 def cosine(step: int, steps: int, start: float, end: float) -> float:
@@ -155,7 +155,9 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, digest: 
     return int(metadata["step"])
 
 
-class _Speed(ProgressColumn):
+class Speed(ProgressColumn):
+    """Images a second. A task has the field batch_size: images in one unit of its progress."""
+
     def render(self, task: Task) -> Text:
         speed = (task.finished_speed or task.speed or 0) * task.fields["batch_size"]
         return Text(f"{speed:,.0f} images/s", style="cyan")
@@ -167,7 +169,7 @@ def progress_bar(shown: bool) -> Progress:
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
-        _Speed(),
+        Speed(),
         TextColumn("loss {task.fields[loss]:.3f}"),
         TimeRemainingColumn(),
     )

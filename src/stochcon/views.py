@@ -16,18 +16,20 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from stochcon.config import Views
+from stochcon.large import BLUR_REACH, cut_views
 
 GREY = (0.299, 0.587, 0.114)
 """What red, green and blue add to the grey of a pixel (ITU-R 601; torchvision rounds red to 0.2989)."""
 TRIES = 10
 """Candidates for a crop before the fallback, as in torchvision."""
-BLUR_REACH = 5
-"""Gaussian widths after which a blur is cut off."""
 PART = 2**16
-"""Image pixels turned into views at a time on a CPU: temporaries stay in the cache, big images go singly."""
+"""Image pixels turned into views at a time on a CPU, so that temporaries stay in the cache."""
+LARGE = 2**14
+"""Pixels of an image above which a CPU is faster without matrices."""
 
 
 class Kind(NamedTuple):
@@ -95,12 +97,13 @@ def eval_view(images: Tensor, config: Views) -> Tensor:
     Raises ValueError as `make_views` does.
     """
     _check(images, config)
-    n, channels, *canvas = images.shape
-    whole = torch.tensor(canvas, device=images.device).expand(1, n, 2)
-    no = torch.zeros(1, n, device=images.device)
-    same = torch.eye(channels, device=images.device).expand(1, n, channels, channels)
-    draws = Draws(torch.zeros_like(whole), whole, no > 0, no, same, torch.zeros_like(same[..., 0]), no > 0)
-    return _render(images, draws, config.global_size, config)[0]
+    size, pixels = config.global_size, images.contiguous(memory_format=torch.channels_last)
+    if images.shape[2:] != (size, size):
+        pixels = F.interpolate(pixels.float(), (size, size), mode="bilinear", antialias=True)
+    rows = pixels.permute(0, 2, 3, 1).reshape(len(images), size, -1).float()
+    mean, std = (torch.tensor(x, device=images.device).repeat(size) for x in (config.mean, config.std))
+    made = torch.addcmul(-mean / std, rows, 1 / (255 * std))
+    return made.view(len(images), size, size, -1).permute(0, 3, 1, 2)
 
 
 def _check(images: Tensor, config: Views) -> None:
@@ -203,17 +206,20 @@ def _render(images: Tensor, draws: Draws, size: int, config: Views) -> Tensor:
     channels, *canvas = images.shape[1:]
     out = torch.empty(views, n, size, size, channels, device=images.device)
     radius = min(int(BLUR_REACH * config.blur_sigma[1] * size / 224), size - 1)
-    part = max(1, PART // math.prod(canvas)) if images.device.type == "cpu" else n
+    cpu, pixels = images.device.type == "cpu", math.prod(canvas)
+    large = cpu and pixels > LARGE
+    part = 1 if large else max(1, PART // pixels) if cpu else n
     for first in range(0, n if views else 0, part):
         here = slice(first, first + part)
         some = Draws(*(draw[:, here] for draw in draws))
-        matrices = resampling_matrices(some.start, some.length, some.flip, canvas, size)
-        if radius:
-            blur_(matrices, some.sigma, radius)
-        windows = [[0, 0, *canvas]] * views
-        if part == 1:
-            windows = torch.cat([some.start, some.start + some.length], -1)[:, 0].int().tolist()
-        view = resample(images[here].float(), matrices, windows)
+        if large:
+            start, length, flip, sigma = (x[:, 0] for x in some[:4])
+            view = cut_views(images[first], start, length, flip, sigma, size)[:, None]
+        else:
+            matrices = resampling_matrices(some.start, some.length, some.flip, canvas, size)
+            if radius:
+                blur_(matrices, some.sigma, radius)
+            view = resample(images[here].float(), matrices)
         recolour(view, some.linear, some.level, config, out[:, here])
         solarize_(out[:, here], some.solarize, config)
     return out.permute(0, 1, 4, 2, 3)
@@ -253,18 +259,15 @@ def blur_(matrices: Tensor, sigma: Tensor, radius: int) -> None:
     flat.index_copy_(0, which, blurred)
 
 
-def resample(pixels: Tensor, matrices: Tensor, windows: Sequence[Sequence[int]]) -> Tensor:
-    """Pixels (N, C, H, W) by matrices (V, N, 2, S, H or W) to (V, N, S, S, C).
-
-    A view's window (top, left, bottom, right) holds all pixels that its matrices read.
-    """
+def resample(pixels: Tensor, matrices: Tensor) -> Tensor:
+    """Pixels (N, C, H, W) by matrices (V, N, 2, S, the larger of H and W) to (V, N, S, S, C)."""
     views, n, _, size, _ = matrices.shape
-    view = pixels.new_empty(views, n, size, size * pixels.shape[1])
-    for v, (top, left, bottom, right) in enumerate(windows):
-        window = pixels[:, :, top:bottom, left:right].flatten(1, 2)
+    height, width = pixels.shape[2:]
+    view, flat = pixels.new_empty(views, n, size, size * pixels.shape[1]), pixels.flatten(1, 2)
+    for v in range(views):
         # Along x, which leaves (N, S, C, H); then along y, transposed: so the channels end up innermost.
-        across = matrices[v, :, 1, :, left:right] @ window.mT
-        torch.bmm(matrices[v, :, 0, :, top:bottom], across.view(n, -1, bottom - top).mT, out=view[v])
+        across = matrices[v, :, 1, :, :width] @ flat.mT
+        torch.bmm(matrices[v, :, 0, :, :height], across.view(n, -1, height).mT, out=view[v])
     return view.view(views, n, size, size, -1)
 
 

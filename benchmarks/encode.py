@@ -1,0 +1,46 @@
+"""(d) Encoding uint8 images to packed bits, against the network's forward alone on ready tensors."""
+
+from __future__ import annotations
+
+import torch
+
+from benchmarks.measure import Program, Row, speeds, write
+from benchmarks.ours import NETWORKS
+from stochcon.codes import Codes
+from stochcon.config import Backbone, Config, Latent
+from stochcon.features import extract
+from stochcon.model import StochCon
+from stochcon.views import eval_view
+
+
+def programs(backbone: Backbone, n: int) -> dict[str, Program]:
+    config = Config(backbone=backbone, latent=Latent(dim=64))
+    model = StochCon(config).to(memory_format=torch.channels_last).eval()
+    images = torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8)
+    ready = eval_view(images, config.views).contiguous(memory_format=torch.channels_last)
+    ids = [str(i) for i in range(n)]
+
+    def encode() -> int:
+        features = extract(model, images, config.views, n)
+        assert features.bits is not None and features.z is not None
+        flips = (features.z - features.bits.float()).abs().sum(1)
+        return len(Codes.pack(features.bits.numpy(), ids, flips.numpy(), ""))
+
+    @torch.inference_mode()
+    def forward() -> int:
+        return len(model.backbone(ready))
+
+    return {"encode to packed bits": encode, "the network's forward alone": forward}
+
+
+def measure(n: int = 512, seconds: float = 1.5, repeats: int = 5) -> list[Row]:
+    """Images of 32 x 32, at the size that they are stored in."""
+    return [
+        {"network": network, "program": name, "images per second": speed}
+        for network, (backbone, _) in NETWORKS.items()
+        for name, speed in speeds(programs(backbone, n), seconds, repeats).items()
+    ]
+
+
+if __name__ == "__main__":
+    write("encode", measure)

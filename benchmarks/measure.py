@@ -1,0 +1,76 @@
+"""What every benchmark shares: alternating runs, medians with their spread, and JSON that says where and when."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).parents[1] / "results" / "performance"
+CORES = len(os.sched_getaffinity(0))
+Row = dict[str, Any]
+Program = Callable[[], int]
+"""Does a piece of work; returns how many images that was."""
+
+
+def speeds(programs: dict[str, Program], seconds: float = 1.0, repeats: int = 5) -> dict[str, Row]:
+    """Images a second of each program: all take turns, `repeats` times, each for at least so many seconds.
+
+    One call of each comes first and does not count.
+    """
+    for program in programs.values():
+        program()
+    measured: dict[str, list[float]] = {name: [] for name in programs}
+    for _ in range(repeats):
+        for name, program in programs.items():
+            images, start = 0, time.perf_counter()
+            while (elapsed := time.perf_counter() - start) < seconds or not images:
+                images += program()
+            measured[name].append(images / elapsed)
+    return {name: summary(values) for name, values in measured.items()}
+
+
+def summary(values: list[float]) -> Row:
+    """
+    >>> summary([3.0, 1.0, 2.0])
+    {'median': 2.0, 'lowest': 1.0, 'highest': 3.0}
+    """
+    median, lowest, highest = (
+        float(f"{x:.4g}") for x in (statistics.median(values), min(values), max(values))
+    )
+    return {"median": median, "lowest": lowest, "highest": highest}
+
+
+def machine() -> Row:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    packages = ("torch", "torchvision", "lightly", "kornia", "timm")
+    return {
+        "date": date.today().isoformat(),
+        "processor": models[0] if models else platform.processor(),
+        "cores": CORES,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in packages},
+        "load": os.getloadavg()[0],
+    }
+
+
+def write(name: str, measure: Callable[[], list[Row]], folder: Path = RESULTS) -> None:
+    """Runs a measurement and writes its rows to NAME.json. `load` is that before and after."""
+    before = os.getloadavg()[0]
+    rows = measure()
+    content = {"machine": machine() | {"load": [before, os.getloadavg()[0]]}, "rows": rows}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+    for row in rows:
+        print(json.dumps(row))

@@ -1,0 +1,61 @@
+"""(f) Seconds of `stochcon pretrain` against the number of images; (g) one process against two."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.measure import CORES, Row, summary, write
+
+
+def pretrain(processes: int, threads: int, *options: str) -> tuple[float, float]:
+    """Wall seconds of the command, and images a second of a median stretch of its log."""
+    with tempfile.TemporaryDirectory() as folder:
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        command = [sys.executable, *(torchrun if processes > 1 else []), "-m", "stochcon", "pretrain"]
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        start = time.perf_counter()
+        subprocess.run(
+            [*command, *options, "--quiet", f"--out={folder}/run"],
+            env=environment,
+            check=True,
+            capture_output=True,
+        )
+        seconds = time.perf_counter() - start
+        lines = [json.loads(line) for line in Path(folder, "run", "log.jsonl").read_text().splitlines()]
+    return seconds, statistics.median(line["images_per_second"] for line in lines[1:])
+
+
+def data_size(sizes: tuple[int, ...] = (1_000, 4_000, 16_000), *options: str) -> list[Row]:
+    """One epoch of the photographs recipe, from the start of the command to its end."""
+    rows = []
+    for n in sizes:
+        seconds, speed = pretrain(
+            1, CORES, "photographs", f"--data.limit={n}", "--epochs=1", "--log-every=1", *options
+        )
+        rows.append(
+            {"images": n, "seconds": round(seconds, 1), "images per second in training": round(speed)}
+        )
+    return rows
+
+
+def processes(repeats: int = 3, *options: str) -> list[Row]:
+    """The photographs recipe with all cores: as threads of one process, and as processes of one thread."""
+    command = ("photographs", "--data.limit=5000", "--epochs=1", "--log-every=2", *options)
+    measured: dict[str, list[float]] = {}
+    for _ in range(repeats):
+        for n, threads in ((1, CORES), (CORES, 1)):
+            name = f"{n} process{'es' * (n > 1)} of {threads} thread{'s' * (threads > 1)}"
+            measured.setdefault(name, []).append(pretrain(n, threads, *command)[1])
+    return [{"program": name, "images per second": summary(values)} for name, values in measured.items()]
+
+
+if __name__ == "__main__":
+    write("data-size", data_size)
+    write("processes", processes)

@@ -1,0 +1,90 @@
+"""Every benchmark at a toy size: it runs, and its rows become a table."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import encode, measure, memory, ours, report, steps, views, whole
+from benchmarks.peers import KorniaViews, lightly_loader
+from stochcon.config import Backbone, Views
+from stochcon.views import make_views
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+def positive(rows: list[measure.Row]) -> int:
+    for row in rows:
+        speed = row["images per second"]
+        assert 0 < speed["lowest"] <= speed["median"] <= speed["highest"]
+    return len(rows)
+
+
+def test_views() -> None:
+    assert positive(views.measure(((16, 16, 8, 2),), workers=1, seconds=0.0, repeats=1)) == 3
+
+
+def test_the_peers_make_views_of_our_shapes_and_range() -> None:
+    config = Views(local_views=3)
+    images = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)
+    kornia = KorniaViews(config)(images)
+    lightly = next(iter(lightly_loader(images, config, 4, workers=0)))
+    ours = make_views(images, config)
+    assert [x.shape for x in kornia] == [x.shape for x in ours]
+    assert [x.shape for x in lightly] == [view.shape for x in ours for view in x]
+    for x in (*kornia, *lightly):
+        assert -2.2 < x.min() < x.max() < 2.7  # normalised as ours
+
+
+def test_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ours.NETWORKS, "toy", (Backbone(width=2), 2))
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: None)  # which takes a minute
+    assert positive(steps.measure("toy", workers=1, seconds=0.0, repeats=1)) == 18
+
+
+def test_encode(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encode, "NETWORKS", {"toy": (Backbone(width=2), 2)})
+    assert positive(encode.measure(4, seconds=0.0, repeats=1)) == 2
+
+
+def test_memory() -> None:
+    (row,) = memory.measure(((8, 4),), width=2)
+    assert row["batch"] == 8 and row["chunk"] == 4
+    assert row["peak MiB"] >= row["before the first step MiB"] > 50
+    assert row["ms per image"] > 0
+
+
+SMALL = (
+    "--backbone.width=2",
+    "--batch-size=16",
+    "--views.local-views=1",
+    "--head.hidden=8",
+    "--latent.dim=4",
+)
+
+
+def test_whole_runs() -> None:
+    (row,) = whole.data_size((64,), *SMALL)
+    assert row["images"] == 64 and row["seconds"] > 0 and row["images per second in training"] > 0
+    assert positive(whole.processes(1, "--data.limit=64", *SMALL)) == 2 if measure.CORES > 1 else 1
+
+
+def test_the_page_has_a_place_for_every_result_and_nothing_else(tmp_path: Path) -> None:
+    page = report.PAGE.read_text()
+    places = re.findall(r"<!-- ([\w-]+) -->", page)
+    expected = {
+        "views",
+        *(f"steps-{name}" for name in ours.NETWORKS),
+        "encode",
+        "memory",
+        "data-size",
+        "processes",
+    }
+    assert {*places} == expected
+    measure.write("views", lambda: [{"program": "a", "images per second": measure.summary([1.0])}], tmp_path)
+    filled = report.fill(page, tmp_path)
+    assert "| a | 1 (1 to 1) |" in filled
+    assert report.fill(filled, tmp_path) == filled
+    assert json.loads((tmp_path / "views.json").read_text())["machine"]["cores"] == measure.CORES
