@@ -1,7 +1,8 @@
 """Folders and shards of 10,000 and of 100,000 JPEG files: listing, decoding on demand, and the memory it takes.
 
-`TMPDIR=/dev/shm python -m benchmarks.folders` keeps them in memory, so that no disk is measured.
-`decode.json` is what one thread decodes of photographs of usual size, which `benchmarks.scaling` reads.
+Seconds are those that the cores worked, in which other programs do not show.
+`TMPDIR=/dev/shm python -m benchmarks.folders` keeps the files in memory, so that no disk is measured.
+`decode.json` is what a core decodes of photographs of usual size, which `benchmarks.scaling` reads.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import tarfile
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import cycle
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.measure import CORES, Row, speeds, write
+from benchmarks.measure import CORES, Row, summary, write
 from stochcon.config import Data
 from stochcon.data import load_training
 from stochcon.folder import open_image
@@ -78,17 +78,17 @@ def measure(root: Path, name: str, files: int) -> Row:
     """In a process of its own: list a folder, and decode some of its training images."""
     torch.set_num_threads(1)
     before = memory("VmRSS")
-    start = time.perf_counter()
+    start = time.process_time()
     images = load_training(Data(name="folder", root=root, memory=0))
-    listed, after = time.perf_counter() - start, memory("VmHWM")
+    listed, after = time.process_time() - start, memory("VmHWM")
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:DECODED].split(256)
-    start = time.perf_counter()
+    start = time.process_time()
     decoded = sum(len(batch) for batch in images.batches(order))
     return {
         "kept as": name,
         "images": files,
-        "seconds to list": round(listed, 2),
-        "images decoded per second": round(decoded / (time.perf_counter() - start)),
+        "core seconds to list": round(listed, 2),
+        "images decoded per core second": round(decoded / (time.process_time() - start)),
         "MB before": before,
         "MB at most, listing": after,
         "MB at most, decoding": memory("VmHWM"),
@@ -117,16 +117,20 @@ def decode() -> list[Row]:
         for path in paths:
             path.write_bytes(jpeg(photograph(path.stem).resize(PHOTOGRAPH)))
 
-        def read(size: int, threads: int) -> int:
+        def speed(size: int, threads: int) -> float:
             with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(lambda path: canvas(open_image(path, size), size, 3), paths))
-            return len(paths)
+                start = time.process_time()
+                list(pool.map(lambda path: canvas(open_image(path, size), size, 3), paths * 4))
+                return 4 * len(paths) / (time.process_time() - start)
 
-        cases = {f"{size} {n}": (size, n) for size in (32, 224) for n in dict.fromkeys((1, CORES))}
-        measured = speeds({name: partial(read, *case) for name, case in cases.items()})
         return [
-            {"canvas": size, "threads": threads, "images per second": measured[name]}
-            for name, (size, threads) in cases.items()
+            {
+                "canvas": size,
+                "threads": threads,
+                "images per core second": summary([speed(size, threads) for _ in range(5)]),
+            }
+            for size in (32, 224)
+            for threads in dict.fromkeys((1, CORES))
         ]
 
 

@@ -158,7 +158,7 @@ def fitted() -> list[Row]:
     for kept in dict.fromkeys(row["kept as"] for row in rows_of("folders")):
         rows = [row for row in rows_of("folders") if row["kept as"] == kept]
         images = [row["images"] for row in rows]
-        for what, unit in (("seconds to list", 1e6), ("MB at most, listing", 1e6)):
+        for what, unit in (("core seconds to list", 1e6), ("MB at most, listing", 1e6)):
             start, slope = line(images, [row[what] for row in rows])
             lines.append({"of": f"{kept}: {what}", "at 0 images": start, "each million adds": slope * unit})
     if (RESULTS / "data-size.json").exists():
@@ -258,7 +258,7 @@ def main() -> None:
     decode = next(
         row for row in rows_of("decode") if row["canvas"] == IMAGENET.canvas and row["threads"] == 1
     )
-    decoded = decode["images per second"]["median"]
+    decoded = decode["images per core second"]["median"]
     tables = {"fitted": fitted(), **predictions(decoded)}
     page = fill(PAGE.read_text(), RESULTS)
     for name, rows in tables.items():
