@@ -225,7 +225,7 @@ def test_recipes_survive_json(name: str) -> None:
     [
         (
             ["nope"],
-            "there is no verb 'nope'; there are pretrain, evaluate, classify, encode, search, export, demo, recipes",
+            "there is no verb 'nope'; there are pretrain, evaluate, classify, encode, search, export, paper, demo, recipes",
         ),
         (
             ["pretrain"],
