@@ -31,6 +31,19 @@ def local_world_size() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE") or 1)
 
 
+def meet_again() -> None:
+    """When torchrun has restarted the processes: join them under keys of this attempt.
+
+    They share one store with the processes before them, whose addresses are still in it; to connect to one
+    of those hangs or fails.
+    """
+    if restarted() and int(os.environ["WORLD_SIZE"]) > 1:
+        store, rank, world = next(dist.rendezvous("env://"))
+        attempt = dist.PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, store=attempt, rank=rank, world_size=world)
+
+
 def restarted() -> bool:
     """Whether torchrun has started the processes again after one of them died (its --max-restarts)."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
