@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 
 def world_size() -> int:
@@ -38,8 +40,8 @@ def meet_again() -> None:
     of those hangs or fails.
     """
     if restarted() and int(os.environ["WORLD_SIZE"]) > 1:
-        store, rank, world = next(dist.rendezvous("env://"))
-        attempt = dist.PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+        store, rank, world = next(rendezvous("env://"))
+        attempt = PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
         backend = "nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=attempt, rank=rank, world_size=world)
 
