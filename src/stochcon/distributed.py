@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 
 def world_size() -> int:
@@ -29,6 +31,19 @@ def rank() -> int:
 def local_world_size() -> int:
     """The number of processes of this run on this machine, as torchrun or SLURM says."""
     return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE") or 1)
+
+
+def meet_again() -> None:
+    """When torchrun has restarted the processes: join them under keys of this attempt.
+
+    They share one store with the processes before them, whose addresses are still in it; to connect to one
+    of those hangs or fails.
+    """
+    if restarted() and int(os.environ["WORLD_SIZE"]) > 1:
+        store, rank, world = next(rendezvous("env://"))
+        attempt = PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, store=attempt, rank=rank, world_size=world)
 
 
 def restarted() -> bool:

@@ -33,7 +33,7 @@ from torch.optim import AdamW, Optimizer
 
 from stochcon import rundir
 from stochcon.config import Optimizer as OptimizerConfig
-from stochcon.distributed import rank, world_size
+from stochcon.distributed import meet_again, rank, world_size
 
 Precision = Literal["32-true", "bf16-mixed", "64-true"]
 
@@ -48,6 +48,7 @@ def launch(precision: Precision = "32-true") -> Fabric:
         strategy="ddp" if world > 1 else "auto",
         precision=precision,
     )
+    meet_again()
     fabric.launch()
     return fabric
 
