@@ -79,17 +79,18 @@ class _InBlocks(torch.autograd.Function):
     ) -> Tensor:
         needed, n = views.requires_grad, views.shape[1]
         everyone = everyone.detach().requires_grad_(needed)
-        total, gradients = views.new_zeros(()), []
+        total, of_views, of_everyone = views.new_zeros(()), list[Tensor](), torch.zeros_like(everyone)
         for first in range(0, n, together):
             with torch.set_grad_enabled(needed):
                 some = views[:, first : first + together].detach().requires_grad_(needed)
                 value = _of_anchors(some, everyone, first, n_top, temperature) * (some.shape[1] / n)
             if needed:
-                value.backward()
-                gradients.append(some.grad)
+                by_some, by_everyone = torch.autograd.grad(value, (some, everyone))
+                of_views.append(by_some)
+                of_everyone += by_everyone
             total += value.detach()
         if needed:
-            ctx.gradients = torch.cat(gradients, dim=1), everyone.grad
+            ctx.gradients = torch.cat(of_views, dim=1), of_everyone
         return total
 
     @staticmethod
