@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import RESULTS, Row
 from benchmarks.report import fill, table
+from stochcon.paper import cost
 
 PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 
@@ -26,14 +27,14 @@ PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 class Machine:
     """Assumptions, none of them measured here: data sheets of an H100 node, and guesses where there is none."""
 
-    gpus: int = 8
+    gpus: int = cost.Machine.gpus
     node: int = 8
     """GPUs a node."""
     cores: float = 14
     """CPU cores a GPU, for decoding."""
-    flops: float = 989e12
+    flops: float = cost.Machine.peak
     """Dense bf16 operations a second, by the data sheet."""
-    utilisation: float = 0.10
+    utilisation: float = cost.Machine.utilisation
     """The share of them that a ResNet reaches: batch norm and ReLU wait for memory. A guess."""
     memory: float = 3.35e12 * 0.6
     """Bytes a second between a GPU and its memory: data sheet, times a guess of what is reached."""

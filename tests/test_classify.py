@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from PIL import Image
+from shared import error
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -267,7 +268,7 @@ def test_the_test_images_are_read_once_all_training_is_done(
     write_folder(root, test=b"poison")
     rundir.create(run, folder_config(root))
     command = ["classify", str(run), "--mode=supervised", "--epochs", "1", "2", "--quiet"]
-    line = refused(command, capsys)
+    line = error(capsys, *command)
     assert line.startswith(f"data.root: 12 of 12 test images below {root} cannot be read")
     trials = [path / rundir.MODEL for path in (run / "classify").iterdir()]
     assert len(trials) == 2  # both lengths were trained, and validated, without a look at a test image
@@ -471,13 +472,6 @@ def test_two_processes_train_what_one_does_and_the_first_writes_it(
     torch.testing.assert_close(both, one, rtol=1e-9, atol=1e-9)
 
 
-def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    assert main(arguments) == 2
-    captured = capsys.readouterr()
-    assert captured.err.count("\n") == 1
-    return captured.err.removeprefix("stochcon: error: ").rstrip("\n")
-
-
 def test_bad_input_gets_one_line_and_writes_nothing(
     runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -494,13 +488,13 @@ def test_bad_input_gets_one_line_and_writes_nothing(
         ("--crop", "0", "1"): "crop is [0.0, 1.0]; it must be two shares of the area, 0 < low <= high <= 1",
         ("--batch-size=1",): "batch_size is 1; batch norm needs at least 2 images on each process",
     }.items():
-        assert refused([*command, *options], capsys) == line
-    assert "invalid choice 'thawed'" in refused([*command[:-1], "--mode=thawed"], capsys)
-    assert refused(["classify", "digits", "--mode=frozen"], capsys) == (
+        assert error(capsys, *command, *options) == line
+    assert "invalid choice 'thawed'" in error(capsys, *command[:-1], "--mode=thawed")
+    assert error(capsys, "classify", "digits", "--mode=frozen") == (
         "digits is not a run: it has no config.json"
     )
     rundir.create(tmp_path / "begun", recipe("digits"))
-    assert refused(["classify", str(tmp_path / "begun"), "--mode=finetune", "--quiet"], capsys) == (
+    assert error(capsys, "classify", str(tmp_path / "begun"), "--mode=finetune", "--quiet") == (
         f"{tmp_path / 'begun' / rundir.MODEL} is missing"
     )
     assert not out.exists()
@@ -517,7 +511,7 @@ def test_a_loss_that_is_not_finite_stops(
         f"--out={tmp_path}",
         "--quiet",
     ]
-    assert refused(command, capsys) == "the loss is not finite at step 2: try a lower --lr"
+    assert error(capsys, *command) == "the loss is not finite at step 2: try a lower --lr"
     assert not [*tmp_path.glob("*.json")]
 
 
@@ -529,6 +523,6 @@ def test_labels_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     config = recipe("folder")
     config = config.model_copy(update={"data": config.data.model_copy(update={"root": folder})})
     rundir.create(tmp_path / "run", config)
-    assert refused(["classify", str(tmp_path / "run"), "--mode=supervised"], capsys) == (
+    assert error(capsys, "classify", str(tmp_path / "run"), "--mode=supervised") == (
         f"{folder} has no class folders, so there is nothing to classify: put images into root/class/"
     )

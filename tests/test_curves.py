@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from shared import error
 
 from stochcon import curves, data
 from stochcon.cli import main
@@ -33,11 +34,6 @@ def saved(run: Path, name: str = "curve-validation.json") -> Curve:
     curve = Curve(**content)
     assert kept == curve.kept()
     return curve
-
-
-def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    assert main(arguments) == 2
-    return capsys.readouterr().err.removeprefix("stochcon: error: ").strip()
 
 
 def test_a_curve_agrees_with_the_evaluation_of_both_runs(
@@ -82,16 +78,16 @@ def test_what_a_curve_cannot_be_drawn_of(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     twin, ours = str(runs / "twin"), str(runs / "16")
-    line = refused(["evaluate", twin, "--curve", "--quiet"], capsys)
+    line = error(capsys, "evaluate", twin, "--curve", "--quiet")
     assert line == f"{twin} has no bits: a curve needs runs with --latent.kind bernoulli"
-    line = refused(["evaluate", ours, ours, "--curve", "--quiet"], capsys)
+    line = error(capsys, "evaluate", ours, ours, "--curve", "--quiet")
     assert line == f"{ours}, {ours}: each run must have another number of bits"
     other = str(tmp_path / "other")
     assert main(["pretrain", *TINY, "--data.limit=40", f"--out={other}"]) == 0
-    line = refused(["evaluate", ours, "--curve", f"--twin={other}"], capsys)
+    line = error(capsys, "evaluate", ours, "--curve", f"--twin={other}")
     assert line == f"{other} has data.limit = 40, but {ours} has 120: they must be equal"
     for arguments in ([], [ours, ours], [ours, f"--twin={twin}"], ["--curve"]):
-        line = refused(["evaluate", *arguments], capsys)
+        line = error(capsys, "evaluate", *arguments)
         assert line == "evaluate needs the directory of one run; several, and --twin, are for --curve"
 
 

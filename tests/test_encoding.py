@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from shared import error, write_run
 
 from stochcon import codes, data, recipes, rundir
 from stochcon.cli import main
@@ -28,18 +29,15 @@ from stochcon.sources import list_images
 BITS = 13
 
 
-def write_run(directory: Path, seed: int = 0, latent: Latent | None = None) -> Path:
-    """A run that is finished, of a network that has learnt nothing."""
-    config = recipes.digits().model_copy(update={"latent": latent or Latent(dim=BITS)})
-    torch.manual_seed(seed)
-    rundir.create(directory, config)
-    rundir.write_tensors(directory / rundir.MODEL, StochCon(config).state_dict())
-    return directory
+def untrained(directory: Path, seed: int = 0, latent: Latent | None = None) -> Path:
+    return write_run(
+        directory, recipes.digits().model_copy(update={"latent": latent or Latent(dim=BITS)}), seed
+    )
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_run(tmp_path_factory.mktemp("run") / "run")
+    return untrained(tmp_path_factory.mktemp("run") / "run")
 
 
 @pytest.fixture
@@ -53,14 +51,6 @@ def pictures(tmp_path: Path) -> Path:
         Image.fromarray(pixels).save(root / ("test" if i % 2 else ".") / f"{i:02}.png")
     (root / "10.png").write_bytes((root / "10.png").read_bytes()[:60])
     return root
-
-
-def error(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The line of a command that must fail."""
-    assert main([str(argument) for argument in arguments]) == 2
-    line = capsys.readouterr().err
-    assert line.startswith("stochcon: error: ") and line.count("\n") == 1
-    return line.removeprefix("stochcon: error: ").strip()
 
 
 def test_a_data_set_becomes_the_bits_of_its_features(run: Path, tmp_path: Path) -> None:
@@ -150,7 +140,7 @@ def test_encode_says_what_is_wrong(
     assert error(capsys, "encode", pictures, "digits", "--out", out) == (
         f"{pictures} is not a run: it has no config.json"
     )
-    simclr = write_run(tmp_path / "simclr", latent=Latent(kind="deterministic"))
+    simclr = untrained(tmp_path / "simclr", latent=Latent(kind="deterministic"))
     assert error(capsys, "encode", simclr, "digits", "--out", out) == (
         f"{simclr} has a deterministic latent, which has no bits; pretrain with --latent.kind bernoulli or gaussian"
     )
@@ -171,7 +161,7 @@ def test_encode_says_what_is_wrong(
 
 def test_a_gaussian_has_the_signs_of_its_mean(tmp_path: Path) -> None:
     """Cross variance: the opposing view of an image that is encoded is the image itself."""
-    run = write_run(tmp_path / "run", latent=Latent(kind="gaussian", dim=BITS, variance="cross"))
+    run = untrained(tmp_path / "run", latent=Latent(kind="gaussian", dim=BITS, variance="cross"))
     encode(run, "digits", tmp_path / "codes.parquet", "test", progress=False)
     made = codes.read(tmp_path / "codes.parquet")
     model, config = load_model(run)
@@ -265,7 +255,7 @@ def test_parts_of_another_run_or_folder_are_not_taken(
     shutil.copytree(pictures, moved)
     for path in moved.rglob("*.png"):
         Image.new("RGB", (8, 8)).save(path)
-    other = write_run(tmp_path / "other", seed=1)
+    other = untrained(tmp_path / "other", seed=1)
     for directory, folder in [(other, pictures), (run, moved)]:
         with monkeypatch.context() as patch:
             patch.setattr(codes, "read_one", lambda path: 1 / 0)

@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
+from shared import error, write_run
 
 import stochcon
 from stochcon import data, recipes, rundir
@@ -21,7 +22,6 @@ from stochcon.config import Backbone, Config, Data, Latent, Views
 from stochcon.encoding import model_hash
 from stochcon.export import TOLERANCE, compare, to_onnx
 from stochcon.features import extract, load_model
-from stochcon.model import StochCon
 from stochcon.pretraining import pretrain
 
 BITS = 13
@@ -30,14 +30,6 @@ SMALL = Backbone(width=4)
 
 def digits(**update: object) -> Config:
     return recipes.digits().model_copy(update={"latent": Latent(dim=BITS), "backbone": SMALL, **update})
-
-
-def write_run(directory: Path, config: Config, seed: int = 0) -> Path:
-    """A run that is finished, of a network that has learnt nothing."""
-    torch.manual_seed(seed)
-    rundir.create(directory, config)
-    rundir.write_tensors(directory / rundir.MODEL, StochCon(config).state_dict())
-    return directory
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +43,6 @@ def exported(run: Path) -> tuple[bytes, str]:
     with redirect_stdout(io.StringIO()) as said:
         assert main(["export", str(run), "--to", "onnx"]) == 0
     return (run / "model.onnx").read_bytes(), said.getvalue()
-
-
-def error(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The line of a command that must fail."""
-    assert main([str(argument) for argument in arguments]) == 2
-    line = capsys.readouterr().err
-    assert line.startswith("stochcon: error: ") and line.count("\n") == 1
-    return line.removeprefix("stochcon: error: ").strip()
 
 
 def test_the_bits_of_1000_real_images_are_those_of_pytorch(run: Path, exported: tuple[bytes, str]) -> None:

@@ -12,24 +12,16 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from PIL import Image
+from shared import error, write_run
 
 import stochcon
 from stochcon import recipes, rundir
 from stochcon.cli import main
-from stochcon.config import Config, Data, Latent
+from stochcon.config import Data, Latent
 from stochcon.encoding import Encoder, model_hash
 from stochcon.hub import to_hub
-from stochcon.model import StochCon
 
 EVALUATED = Path(__file__).parents[1] / "results" / "photographs" / "bernoulli-seed0"
-
-
-def write_run(directory: Path, config: Config) -> Path:
-    """A run that is finished, of a network that has learnt nothing."""
-    torch.manual_seed(0)
-    rundir.create(directory, config)
-    rundir.write_tensors(directory / rundir.MODEL, StochCon(config).state_dict())
-    return directory
 
 
 @pytest.fixture
@@ -38,14 +30,6 @@ def run(tmp_path: Path) -> Path:
     directory = write_run(tmp_path / "runs" / "photographs-0", rundir.read_config(EVALUATED))
     shutil.copy(EVALUATED / rundir.METRICS, directory)
     return directory
-
-
-def error(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The line of a command that must fail."""
-    assert main([str(argument) for argument in arguments]) == 2
-    line = capsys.readouterr().err
-    assert line.startswith("stochcon: error: ") and line.count("\n") == 1
-    return line.removeprefix("stochcon: error: ").strip()
 
 
 def python_of(card: Path) -> str:

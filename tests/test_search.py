@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
+from shared import error
 
 from stochcon import codes, gallery, index, recipes, rundir, weighted
 from stochcon.cli import main
@@ -34,14 +35,6 @@ def clustered(n: int, d: int) -> Codes:
     rng = np.random.default_rng(0)
     bits = (rng.random((20, d)) < 0.5)[rng.integers(0, 20, n)] ^ (rng.random((n, d)) < 0.1)
     return Codes.pack(bits, [str(i) for i in range(n)])
-
-
-def error(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The line of a command that must fail."""
-    assert main(["search", *map(str, arguments)]) == 2
-    line = capsys.readouterr().err
-    assert line.startswith("stochcon: error: ") and line.count("\n") == 1
-    return line.removeprefix("stochcon: error: ").strip()
 
 
 @pytest.fixture
@@ -354,7 +347,7 @@ def test_search_says_what_is_wrong(
         ),
     ]
     for arguments, message in cases[:-1]:
-        assert error(capsys, *arguments) == message
-    assert "it must be what was encoded" in error(capsys, *cases[-1][0])
-    assert error(capsys, picture, "02.png").startswith(f"{picture} is damaged, or no Parquet file")
+        assert error(capsys, "search", *arguments) == message
+    assert "it must be what was encoded" in error(capsys, "search", *cases[-1][0])
+    assert error(capsys, "search", picture, "02.png").startswith(f"{picture} is damaged, or no Parquet file")
     assert sorted(os.listdir(tmp_path)) == ["codes.parquet", "empty", "other", "pictures"]

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_encoding import write_run
+from test_encoding import untrained
 
 from stochcon import images
 from stochcon.config import Data
@@ -165,7 +165,7 @@ def test_another_layout_is_refused(pictures: Any, what: str) -> None:
 
 
 def test_an_encoder_takes_files_and_pictures_alike(folder: Path, tmp_path: Path) -> None:
-    encoder = Encoder(write_run(tmp_path / "run"))
+    encoder = Encoder(untrained(tmp_path / "run"))
     path = folder / "a.png"
     made = encoder([path, str(path), Image.open(path), np.asarray(Image.open(path))])
     assert made.ids.tolist() == ["0", "1", "2", "3"]

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
-from test_encoding import write_run
+from test_encoding import untrained
 
 from stochcon import StochConTransformer, data, load, pretrain, recipes
 from stochcon.config import Backbone, Config, Head, Latent
@@ -101,7 +101,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         ),
         (StochConTransformer("mnist"), flat, "there is no recipe 'mnist'"),
         (
-            StochConTransformer(run=write_run(tmp_path / "run", latent=Latent(kind="deterministic"))),
+            StochConTransformer(run=untrained(tmp_path / "run", latent=Latent(kind="deterministic"))),
             flat,
             "a deterministic latent has no bits; output must be h",
         ),

@@ -37,6 +37,7 @@ def digits() -> Config:
     """scikit-learn's 1,797 digits, 8 x 8, unflipped: 16 bits.
 
     stochcon pretrain digits
+    26 seconds of one core. Test, seed 0, 2026-11-22: linear 93.1, kNN 93.1 on the bits.
     """
     return Config(
         recipe="digits",
@@ -44,7 +45,8 @@ def digits() -> Config:
         views=Views(
             global_size=16,
             local_size=8,
-            local_views=4,
+            local_views=0,
+            global_scale=(0.6, 1.0),
             flip=0,
             grey=0,
             solarize=(0, 0, 0),
@@ -52,10 +54,12 @@ def digits() -> Config:
             std=(0.37,),
         ),
         backbone=Backbone(name="small", width=16),
-        latent=Latent(kind="bernoulli", dim=16),
+        latent=Latent(
+            kind="bernoulli", dim=16, placement="top", hard=False, logit_scale=4, decorrelation=0.05
+        ),
         head=Head(hidden=256, dim=64),
         batch_size=128,
-        epochs=30,
+        epochs=60,
     )
 
 
