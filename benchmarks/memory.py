@@ -12,16 +12,26 @@ import torch
 
 from benchmarks.measure import Row, write
 from benchmarks.ours import Ours
-from stochcon.config import Backbone, Config
+from stochcon.config import Backbone, Config, Views
 
-POINTS = ((256, None), (512, None), (1024, None), (1024, 256), (4096, 256))
-"""Images a step and images a chunk."""
+POINTS = (
+    (256, None, 0),
+    (4096, 256, 0),
+    (256, None, 8),
+    (512, None, 8),
+    (1024, None, 8),
+    (1024, 256, 8),
+    (4096, 256, 8),
+)
+"""Images a step, images a chunk, and local views."""
 
 
-def point(batch: int, chunk: int | None, width: int) -> Row:
+def point(batch: int, chunk: int | None, local_views: int, width: int) -> Row:
     """Of this process, which must have done nothing else."""
     images = torch.randint(256, (batch, 3, 32, 32), dtype=torch.uint8)
-    ours = Ours(Config(backbone=Backbone(width=width), batch_size=batch, chunk=chunk), images)
+    views = Views(local_views=local_views)
+    config = Config(backbone=Backbone(width=width), views=views, batch_size=batch, chunk=chunk)
+    ours = Ours(config, images)
     idle = _peak_mib()
     ours.step()
     start = time.perf_counter()
@@ -30,6 +40,7 @@ def point(batch: int, chunk: int | None, width: int) -> Row:
         ours.step()
     seconds = (time.perf_counter() - start) / (batch * steps)
     row = {
+        "views": f"2 + {local_views}",
         "batch": batch,
         "chunk": chunk or "–",
         "peak MiB": round(_peak_mib()),
@@ -42,18 +53,19 @@ def _peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def measure(points: tuple[tuple[int, int | None], ...] = POINTS, width: int = 32) -> list[Row]:
-    """The small ResNet with 2 + 8 views."""
+def measure(points: tuple[tuple[int, int | None, int], ...] = POINTS, width: int = 32) -> list[Row]:
+    """The small ResNet."""
     rows = []
-    for batch, chunk in points:
-        command = [sys.executable, "-m", "benchmarks.memory", str(batch), str(chunk or 0), str(width)]
+    for batch, chunk, local_views in points:
+        numbers = (batch, chunk or 0, local_views, width)
+        command = [sys.executable, "-m", "benchmarks.memory", *map(str, numbers)]
         rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
     return rows
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        batch, chunk, width = (int(x) for x in sys.argv[1:])
-        print(json.dumps(point(batch, chunk or None, width)))
+        batch, chunk, local_views, width = (int(x) for x in sys.argv[1:])
+        print(json.dumps(point(batch, chunk or None, local_views, width)))
     else:
         write("memory", measure)

@@ -50,7 +50,7 @@ def test_encode(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_memory() -> None:
-    (row,) = memory.measure(((8, 4),), width=2)
+    (row,) = memory.measure(((8, 4, 1),), width=2)
     assert row["batch"] == 8 and row["chunk"] == 4
     assert row["peak MiB"] >= row["before the first step MiB"] > 50
     assert row["ms per image"] > 0

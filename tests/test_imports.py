@@ -22,6 +22,8 @@ ORDER = [
     "loading",
     "data",
     "labels",
+    "threads",
+    "draws",
     "large",
     "views",
     "backbones",

@@ -17,7 +17,7 @@ from scipy.stats import ks_2samp
 from torch import Tensor
 from torchvision.transforms import v2
 
-from stochcon import views
+from stochcon import draws, views
 from stochcon.config import Views
 from stochcon.large import cut_views
 from stochcon.views import eval_view, make_views
@@ -137,6 +137,20 @@ def test_parts_of_a_batch_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
             torch.testing.assert_close(a, b, rtol=0, atol=tolerance)
 
 
+@pytest.mark.parametrize("large", [views.LARGE, 1])
+def test_threads_do_not_show(monkeypatch: pytest.MonkeyPatch, large: int) -> None:
+    monkeypatch.setattr(views, "LARGE", large)
+    images, made = noise(9, size=40), []
+    for threads in (1, 2, 4):
+        torch.set_num_threads(threads)
+        torch.manual_seed(2)
+        with torch.inference_mode(threads == 4):
+            made.append(all_views(images, Views(local_size=32, blur_sigma=(5, 20))))
+    torch.set_num_threads(1)
+    assert made[0].equal(made[1])
+    assert made[0].equal(made[2])
+
+
 def _share(made: Tensor, unchanged: Tensor) -> Tensor:
     """In how many images each view was changed: (V, N, ...) -> (V,)."""
     return ((made - unchanged).abs().flatten(2).amax(-1) > 1e-4).float().mean(1)
@@ -250,7 +264,7 @@ Boxes = tuple[tuple[int, int], tuple[float, float], tuple[float, float]]
 
 
 def _our_boxes(n: int, canvas: tuple[int, int], scale: Any, ratio: Any) -> Tensor:
-    start, length = views.crop_boxes((1, n), canvas, scale, ratio, torch.device("cpu"))
+    start, length = draws.crop_boxes((1, n), canvas, scale, ratio, torch.device("cpu"))
     return torch.cat([start, length], -1)[0]
 
 
@@ -361,7 +375,7 @@ def test_one_channel_has_brightness_and_contrast_only() -> None:
 def test_hue_is_torchvisions_for_thirds_of_the_circle() -> None:
     image = torch.rand(3, 5, 5)
     for turn in (-1 / 3, 0.0, 1 / 3):
-        rotation = views.hue_rotation(torch.tensor([[turn]]))[0, 0]
+        rotation = draws.hue_rotation(torch.tensor([[turn]]))[0, 0]
         made = (rotation @ image.flatten(1)).view_as(image)
         torch.testing.assert_close(made, reference.adjust_hue(image, turn), rtol=0, atol=1e-5)
 
@@ -370,7 +384,7 @@ def test_hue_is_torchvisions_for_thirds_of_the_circle() -> None:
 def test_hue_turns_as_far_as_torchvisions_between_thirds(turn: float) -> None:
     colours = torch.rand(500, 3, 1, 1) * 0.5 + 0.25
     colours = colours[(colours.amax(1) - colours.amin(1))[:, 0, 0] > 0.1]  # grey has no hue
-    turned = torch.einsum("ij,njyx->niyx", views.hue_rotation(torch.tensor([[turn]]))[0, 0], colours)
+    turned = torch.einsum("ij,njyx->niyx", draws.hue_rotation(torch.tensor([[turn]]))[0, 0], colours)
     error = (_hue(turned) - _hue(colours) - turn + 0.5) % 1 - 0.5
     assert error.abs().max() * 360 < 2.3
     torch.testing.assert_close(turned.mean(1), colours.mean(1))
@@ -443,9 +457,9 @@ def test_jitter_is_its_parts_in_a_random_order() -> None:
     """
     config = Views(jitter=1, grey=0, brightness=0, contrast=0.5, saturation=0.6, hue=0.2)
     n = 200
-    maps = [x[0].double() for x in views.colour_maps((1, n), 3, config, torch.device("cpu"))]
+    maps = [x[0].double() for x in draws.colour_maps((1, n), 3, config, torch.device("cpu"))]
     luma, eye, zero = (
-        torch.tensor(views.GREY).double().expand(3, 3),
+        torch.tensor(draws.GREY).double().expand(3, 3),
         torch.eye(3).double(),
         torch.zeros(3, 3).double(),
     )
@@ -458,7 +472,7 @@ def test_jitter_is_its_parts_in_a_random_order() -> None:
         for order, sign in itertools.product(itertools.permutations("hsc"), (-1, 1)):
             turn = sign * cosine.clamp(-1, 1).acos() / (2 * math.pi)
             parts = {
-                "h": (views.hue_rotation(turn[None, None])[0, 0].double(), zero),
+                "h": (draws.hue_rotation(turn[None, None])[0, 0].double(), zero),
                 "s": (saturation * eye + (1 - saturation) * luma, zero),
                 "c": (contrast * eye, (1 - contrast) * luma),
             }

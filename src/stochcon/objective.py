@@ -77,22 +77,61 @@ class _InBlocks(torch.autograd.Function):
     def forward(
         ctx: Any, views: Tensor, everyone: Tensor, together: int, n_top: int, temperature: float
     ) -> Tensor:
-        views, everyone = (x.detach().requires_grad_(x.requires_grad) for x in (views, everyone))
-        n, total = views.shape[1], views.new_zeros(())
+        needed, n = views.requires_grad, views.shape[1]
+        everyone = everyone.detach().requires_grad_(needed)
+        total, of_views, of_everyone = views.new_zeros(()), list[Tensor](), torch.zeros_like(everyone)
         for first in range(0, n, together):
-            with torch.set_grad_enabled(views.requires_grad):
-                some = views[:, first : first + together]
+            with torch.set_grad_enabled(needed):
+                some = views[:, first : first + together].detach().requires_grad_(needed)
                 value = _of_anchors(some, everyone, first, n_top, temperature) * (some.shape[1] / n)
-            if value.requires_grad:
-                value.backward()
+            if needed:
+                by_some, by_everyone = torch.autograd.grad(value, (some, everyone))
+                of_views.append(by_some)
+                of_everyone += by_everyone
             total += value.detach()
-        ctx.gradients = views.grad, everyone.grad
+        if needed:
+            ctx.gradients = torch.cat(of_views, dim=1), of_everyone
         return total
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         of_views, of_everyone = ctx.gradients
         return gradient * of_views, gradient * of_everyone, None, None, None
+
+
+class _LogSumExp(torch.autograd.Function):
+    """Of the similarities of K anchors to the M images of each of W views: (G, K, D), (G, W M, D) to (G, K, W).
+
+    In G groups; without those at the indices `itself` into (G, K, W M). As matmul and logsumexp would, with
+    a third of their passes over the similarities, which are what takes long.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        anchors: Tensor,
+        candidates: Tensor,
+        n_views: int,
+        itself: tuple[Tensor, ...],
+        temperature: float,
+    ) -> Tensor:
+        similar = torch.bmm(anchors / temperature, candidates.mT)
+        if itself:
+            similar[itself] = -torch.inf
+        similar = similar.unflatten(2, (n_views, -1))
+        highest = similar.amax(3, keepdim=True).clamp(min=torch.finfo(similar.dtype).min)
+        exponential = similar.sub_(highest).exp_()
+        total = exponential.sum(3)
+        ctx.save_for_backward(anchors, candidates, exponential, total)
+        ctx.temperature = temperature
+        return total.log() + highest[..., 0]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        anchors, candidates, exponential, total = ctx.saved_tensors
+        weight = gradient / (total.clamp(min=1) * ctx.temperature)  # the highest adds 1; 0 without candidates
+        by_similar = (exponential * weight[..., None]).flatten(2)
+        return torch.bmm(by_similar, candidates), torch.bmm(by_similar.mT, anchors), None, None, None
 
 
 def _of_anchors(views: Tensor, everyone: Tensor, first: int, n_top: int, temperature: float) -> Tensor:
@@ -102,23 +141,20 @@ def _of_anchors(views: Tensor, everyone: Tensor, first: int, n_top: int, tempera
     i = torch.arange(n, device=views.device)
     mine = rank() * (everyone.shape[1] // world_size()) + first + i  # where the images stand among the M
 
-    # log sum exp of the similarities of an anchor in one view (rows) to all images in another (columns);
-    # an anchor is no candidate of its own.
-    similar = torch.einsum("aid,wjd->aiwj", top, everyone) / temperature  # (T, N, V, M)
-    positive = similar[:, i, :, mine]  # (N, T, V)
-    t = torch.arange(n_top, device=views.device)
-    alone = similar.new_full((), -torch.inf)
-    masked = similar.index_put((t[:, None], i, t[:, None], mine), alone)
-    top_to = masked.logsumexp(dim=3)  # (T, N, V)
-    if n == everyone.shape[1]:
-        bottom_to_top = similar[:, :, n_top:].logsumexp(dim=1).permute(1, 2, 0)  # (B, N, T)
-    else:
-        bottom_to_top = (torch.einsum("bid,ajd->biaj", bottom, everyone[:n_top]) / temperature).logsumexp(
-            dim=3
-        )
-    own = torch.einsum("bid,bjd->bij", bottom, everyone[n_top:]) / temperature
-    b = torch.arange(n_bottom, device=views.device)
-    bottom_to_own = own.index_put((b[:, None], i, mine), alone).logsumexp(dim=2)  # (B, N)
+    # log sum exp of the similarities of an anchor in one view to all images in another; an anchor is no
+    # candidate of its own.
+    def to_all(anchors: Tensor, candidates: Tensor, n_views: int, itself: tuple[Tensor, ...]) -> Tensor:
+        lse: Tensor = _LogSumExp.apply(anchors, candidates, n_views, itself, temperature)
+        return lse
+
+    t, b = (torch.arange(x, device=views.device)[:, None] for x in (n_top, n_bottom))
+    at = t * everyone.shape[1] + mine
+    top_to = to_all(top.flatten(0, 1)[None], everyone.flatten(0, 1)[None], len(views), (t * 0, t * n + i, at))
+    top_to = top_to.view(n_top, n, -1)  # (T, N, V)
+    bottom_to_top = to_all(bottom.flatten(0, 1)[None], everyone[:n_top].flatten(0, 1)[None], n_top, ())
+    bottom_to_top = bottom_to_top.view(n_bottom, n, n_top)  # (B, N, T)
+    bottom_to_own = to_all(bottom, everyone[n_top:], 1, (b, i, mine))[..., 0]  # (B, N)
+    positive = torch.einsum("tid,vid->itv", top, views) / temperature  # (N, T, V)
 
     # loss of a pair (a, w), summed over its two directions: -2 sim(a, w) + the two log denominators
     loss = views.new_zeros(())
