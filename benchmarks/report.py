@@ -4,11 +4,94 @@ from __future__ import annotations
 
 import json
 import re
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.measure import RESULTS, Row
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+
+
+class Ratio(NamedTuple):
+    """What one row of a measurement has over what another has; rows are found by patterns of their values."""
+
+    what: str
+    aim: str
+    file: str
+    column: str
+    ours: dict[str, str]
+    peer: dict[str, str]
+
+
+def _speed(what: str, aim: str, file: str, ours: str, peer: str, **of: str) -> Ratio:
+    """Ours over the peer's, in images a second."""
+    return Ratio(what, aim, file, "images per second", {"program": ours} | of, {"program": peer} | of)
+
+
+_LIMIT = "limit: ready views, channels_last"
+
+
+def _step(network: str, what: str, aim: str, ours: str, peer: str) -> Ratio:
+    name = f"step of {network}, 2 + 8 views: {what}"
+    return _speed(name, aim, f"steps-{network}", ours, peer, views="2 + 8")
+
+
+def _chunked(views: str, what: str, aim: str, column: str) -> Ratio:
+    ours, peer = {"batch": "4096", "views": views}, {"batch": "256", "chunk": "–", "views": views}
+    return Ratio(f"4096 images in chunks of 256, {views} views: {what}", aim, "memory", column, ours, peer)
+
+
+RATIOS = (
+    _speed("views of 32 / 16, over lightly's", "≥ 30", "views", "stochcon", "lightly*", pixels="32 / 16"),
+    _speed("views of 32 / 16, over kornia's", "≥ 10", "views", "stochcon", "kornia*", pixels="32 / 16"),
+    _speed("views of 224 / 96, over lightly's", "≥ 4", "views", "stochcon", "lightly*", pixels="224 / 96"),
+    *(_step(n, "over lightly's", "≥ 7", "stochcon, SimCLR", "lightly*") for n in ("small16", "small32")),
+    *(
+        ratio
+        for n in ("small16", "small32", "resnet18")
+        for ratio in (
+            _step(n, "over its limit", "≥ 0.97", "stochcon, SimCLR", _LIMIT),
+            _step(n, "compiled, over that limit", "> 1", "stochcon, SimCLR, compiled", _LIMIT),
+        )
+    ),
+    _step("small16", "time of Bernoulli over SimCLR's", "≤ 1.03", "stochcon, SimCLR", "stochcon, Bernoulli"),
+    _step("small16", "time of Gaussian over SimCLR's", "≤ 1.03", "stochcon, SimCLR", "stochcon, Gaussian"),
+    *(
+        ratio
+        for views in ("2 + 0", "2 + 8")
+        for ratio in (
+            _chunked(views, "memory over that of 256", "≤ 1.3", "peak MiB"),
+            _chunked(views, "time an image over that of 256", "≤ 1.4", "ms per image"),
+        )
+    ),
+    _speed("2 processes over 1 of 2 threads", "≥ 0.9", "processes", "2 processes*", "1 process*"),
+    *(
+        _speed(f"encoding by {n}, over its forward", "≥ 0.95", "encode", "encode*", "the network*", network=n)
+        for n in ("small16", "small32", "resnet18")
+    ),
+)
+"""What this project set out to reach, each against a peer or a limit of the same measurement."""
+
+
+def ratios(folder: Path) -> str:
+    """The table of those of RATIOS that have been measured; of speeds, the ratio of the medians."""
+
+    def value(rows: list[Row], column: str, wanted: dict[str, str]) -> float:
+        (row,) = (r for r in rows if all(fnmatch(str(r[k]), pattern) for k, pattern in wanted.items()))
+        found = row[column]
+        return float(found["median"] if isinstance(found, dict) else found)
+
+    lines = ["| ratio | aim | measured |", "|---|---|---|"]
+    for ratio in RATIOS:
+        file = folder / f"{ratio.file}.json"
+        measured = "not yet"
+        if file.exists():
+            rows = json.loads(file.read_text())["rows"]
+            ours, peer = (value(rows, ratio.column, wanted) for wanted in (ratio.ours, ratio.peer))
+            measured = f"{ours / peer:.3g}"
+        lines.append(f"| {ratio.what} | {ratio.aim} | {measured} |")
+    return "\n".join(lines)
 
 
 def table(content: Row) -> str:
@@ -47,6 +130,8 @@ def fill(page: str, folder: Path) -> str:
 
     def made(match: re.Match[str]) -> str:
         file = folder / f"{match[1]}.json"
+        if match[1] == "ratios":
+            return f"<!-- ratios -->\n\n{ratios(folder)}\n\n<!-- / -->"
         body = table(json.loads(file.read_text())) if file.exists() else "Not measured yet."
         return f"<!-- {match[1]} -->\n\n{body}\n\n<!-- / -->"
 

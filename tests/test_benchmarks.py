@@ -75,6 +75,7 @@ def test_the_page_has_a_place_for_every_result_and_nothing_else(tmp_path: Path) 
     page = report.PAGE.read_text()
     places = re.findall(r"<!-- ([\w-]+) -->", page)
     expected = {
+        "ratios",
         "views",
         *(f"steps-{name}" for name in ours.NETWORKS),
         "encode",
@@ -83,8 +84,15 @@ def test_the_page_has_a_place_for_every_result_and_nothing_else(tmp_path: Path) 
         "processes",
     }
     assert {*places} == expected
-    measure.write("views", lambda: [{"program": "a", "images per second": measure.summary([1.0])}], tmp_path)
+    assert {ratio.file for ratio in report.RATIOS} == expected - {"ratios", "data-size"}
+    rows = [
+        {"pixels": pixels, "program": name, "images per second": measure.summary([speed])}
+        for pixels in ("32 / 16", "224 / 96")
+        for name, speed in (("lightly, 2 workers", 1.0), ("kornia on batches", 4.0), ("stochcon", 50.0))
+    ]
+    measure.write("views", lambda: rows, tmp_path)
     filled = report.fill(page, tmp_path)
-    assert "| a | 1 (1 to 1) |" in filled
+    assert "| 32 / 16 | stochcon | 50 (50 to 50) |" in filled
+    assert "over kornia's | ≥ 10 | 12.5 |" in filled and "over its forward | ≥ 0.95 | not yet |" in filled
     assert report.fill(filled, tmp_path) == filled
     assert json.loads((tmp_path / "views.json").read_text())["machine"]["cores"] == measure.CORES
