@@ -48,11 +48,15 @@ def data_size(sizes: tuple[int, ...] = (1_000, 4_000, 16_000), *options: str) ->
 def processes(repeats: int = 3, *options: str) -> list[Row]:
     """The photographs recipe with all cores: as threads of one process, and as processes of one thread."""
     command = ("photographs", "--data.limit=5000", "--epochs=1", "--log-every=2", *options)
-    measured: dict[str, list[float]] = {}
+    contenders: dict[str, tuple[int, int, tuple[str, ...]]] = {
+        f"1 process of {CORES} threads": (1, CORES, ()),
+        f"{CORES} processes of 1 thread": (CORES, 1, ()),
+        f"{CORES} processes, each with its own batch norm": (CORES, 1, ("--no-sync-batch-norm",)),
+    }
+    measured: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats):
-        for n, threads in ((1, CORES), (CORES, 1)):
-            name = f"{n} process{'es' * (n > 1)} of {threads} thread{'s' * (threads > 1)}"
-            measured.setdefault(name, []).append(pretrain(n, threads, *command)[1])
+        for name, (n, threads, more) in contenders.items():
+            measured[name].append(pretrain(n, threads, *command, *more)[1])
     return [{"program": name, "images per second": summary(values)} for name, values in measured.items()]
 
 

@@ -67,7 +67,7 @@ def load_model(directory: Path | str) -> tuple[StochCon, Config]:
 
 
 @torch.inference_mode()
-def extract(model: StochCon, pixels: Tensor, views: Views, batch_size: int = 512) -> Features:
+def extract(model: StochCon, pixels: Tensor, views: Views, batch_size: int = 256) -> Features:
     """Features of uint8 images (N, C, S, S), a batch at a time, with the model in evaluation mode.
 
     >>> model = StochCon(Config())
