@@ -33,7 +33,7 @@ def programs(backbone: Backbone, n: int) -> dict[str, Program]:
     return {"encode to packed bits": encode, "the network's forward alone": forward}
 
 
-def measure(n: int = 1024, seconds: float = 1.5, repeats: int = 5) -> list[Row]:
+def measure(n: int = 512, seconds: float = 1.5, repeats: int = 5) -> list[Row]:
     """Images of 32 x 32, at the size that they are stored in."""
     return [
         {"network": network, "program": name, "images per second": speed}
