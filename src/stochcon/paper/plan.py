@@ -29,7 +29,7 @@ class Plan:
         return self.cells(model, task="probe", units=units, images=self.tier.forest_images)
 
     def classify(self, model: Model, mode: Mode, labels: float, epochs: int) -> list[Cell]:
-        lr = self.tier.rates if mode.startswith("supervised") else None
+        lr = self.tier.rates[labels] if mode.startswith("supervised") else None
         size = self.tier.batch_size
         return self.cells(model, task=mode, labels=labels, epochs=epochs, batch_size=size, lr=lr)
 

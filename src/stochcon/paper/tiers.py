@@ -72,8 +72,8 @@ class Tier:
     """Figure 4's bottleneck."""
     lengths: dict[float, tuple[int, ...]]
     """By share of the labels, the lengths that table 1 chooses from; supervised training has twice the longest."""
-    rates: tuple[float, ...]
-    """Learning rates that supervised training chooses from."""
+    rates: dict[float, tuple[float, ...]]
+    """By share of the labels, the learning rates that supervised training chooses from."""
     longer: tuple[int, ...]
     """Figure 5's lengths of SimCLR's fine-tuning."""
     batch_size: int
@@ -120,7 +120,7 @@ CPU = Tier(
     own=(16, None),
     narrow=64,
     lengths={1.0: (4, 12), 0.1: (60,), 0.01: (200,)},
-    rates=(3e-4, 1e-3),
+    rates={1.0: (3e-4,), 0.1: (3e-4,), 0.01: (3e-4, 1e-3)},
     longer=(4, 8, 12, 18, 24),
     batch_size=64,
     units=(2, 4, 8, 11, 16, 32, 64),
@@ -166,7 +166,7 @@ PAPER = Tier(
     own=(64, 512, None),
     narrow=512,
     lengths={1.0: (20, 60, 100), 0.1: (100,), 0.01: (200,)},
-    rates=(3e-4, 1e-3),
+    rates={labels: (3e-4, 1e-3) for labels in (1.0, 0.1, 0.01)},
     longer=(20, 40, 60, 80, 100),
     batch_size=1024,
     units=(2, 4, 8, 11, 16, 32, 64),
