@@ -1,6 +1,6 @@
 """Searching a million codes: ours beside FAISS's and NumPy's, and FAISS's approximate binary indexes.
 
-    python benchmarks/search.py RUN [--count 1000000] [--repeats 3] [--all-indexes]
+    python -m benchmarks.search RUN [--count 1000000] [--repeats 3] [--all-indexes]
 
 RUN is a finished run. The codes are samples of q(z'|x) of its training images, drawn with replacement, and the
 queries the codes of test images, which are not among them; beside them uniformly random codes, where near is as
@@ -217,7 +217,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
 
-    report: dict[str, Any] = {"command": " ".join(["python", *sys.argv]), "machine": machine()}
+    report: dict[str, Any] = {
+        "command": " ".join(["python -m benchmarks.search", *sys.argv[1:]]),
+        "machine": machine(),
+    }
     stored, queries = learned(options.run, options.count, options.queries)
     report |= {"codes": len(stored), "bits": stored.bits}
     report["exact"] = exact(stored, queries, options.repeats)
