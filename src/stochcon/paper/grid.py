@@ -43,6 +43,8 @@ class Cell:
     batch_size: int | None = None
     lr: tuple[float, ...] | None = None
     """Learning rates of which the best on validation is tested; none: A.3's."""
+    crop: tuple[float, float] | None = None
+    """Share of the image that random crops cover; none: that of `classify`."""
     units: tuple[int, ...] | None = None
     images: int | None = None
     """How many the pretraining has; of a probe, how many its forest has."""
@@ -110,7 +112,7 @@ def run(cell: Cell, command: str) -> None:
     elif cell.task != "pretrain":
         assert cell.labels is not None and cell.epochs is not None and cell.batch_size is not None
         metrics = measure.classified(
-            cell.directory, cell.task, cell.labels, cell.epochs, cell.batch_size, cell.lr
+            cell.directory, cell.task, cell.labels, cell.epochs, cell.batch_size, cell.lr, cell.crop
         )
     if rank() == 0:
         record = {

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stochcon import data, probes, rundir
 from stochcon.classifier import Mode
-from stochcon.classify import LEARNING_RATE, classify
+from stochcon.classify import CROP, LEARNING_RATE, classify
 from stochcon.config import Config
 from stochcon.distributed import rank
 from stochcon.features import extract, load_model
@@ -103,6 +103,7 @@ def classified(
     epochs: int,
     batch_size: int,
     rates: tuple[float, ...] | None = None,
+    crop: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
     """Appendix A.3 or A.2 for one length: top-1 in per cent on validation, for choosing, and on test.
 
@@ -115,6 +116,7 @@ def classified(
         labels=labels,
         epochs=[epochs],
         lr=rates or (LEARNING_RATE,),
+        crop=crop or CROP,
         batch_size=batch_size,
         out=out,
         progress=False,

@@ -31,7 +31,8 @@ class Plan:
     def classify(self, model: Model, mode: Mode, labels: float, epochs: int) -> list[Cell]:
         lr = self.tier.rates[labels] if mode.startswith("supervised") else None
         size = self.tier.batch_size
-        return self.cells(model, task=mode, labels=labels, epochs=epochs, batch_size=size, lr=lr)
+        crop = self.tier.crops.get(self.data)
+        return self.cells(model, task=mode, labels=labels, epochs=epochs, batch_size=size, lr=lr, crop=crop)
 
     def lengths(self, mode: Mode, labels: float) -> tuple[int, ...]:
         """What table 1 chooses from. Supervised training starts from nothing: twice the longest, at several rates."""

@@ -86,6 +86,8 @@ class Tier:
     """Test images on which the forest is cross-validated."""
     looks: int
     """How often the active bits are counted during a pretraining."""
+    crops: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """By data set, the share of the image that random crops of classifying cover, where it is not ImageNet's."""
     speed: float = field(default=0.0)
     """Forward and backward passes of a global view in a second on one worker; 0: by the arithmetic of GPUs."""
 
@@ -127,6 +129,7 @@ CPU = Tier(
     few=11,
     forest_images=1800,
     looks=10,
+    crops={"fashion-mnist": (0.6, 1.0)},
     speed=1500,
 )
 """About an hour and a half of two cores at 3 seeds. Figure 4's bottleneck is a quarter of the width, as the paper's is."""
