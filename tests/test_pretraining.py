@@ -246,7 +246,7 @@ def test_recipes_survive_json(name: str) -> None:
             "batch_size: 1 is not right: input should be greater than or equal to 2",
         ),
         (
-            ["pretrain", "digits", "--views.local-size=40"],
+            ["pretrain", "digits", "--views.local-views=4", "--views.local-size=40"],
             "views.local_size is 40, larger than the image; at most data.size = 16",
         ),
         (["pretrain", "digits", "--latent.dim=70000"], "latent.dim is 70000; at most 65536 bits make sense"),
