@@ -140,7 +140,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
 class _Normalise(torch.autograd.Function):
     """x (N, C, ...) normalised by everyone's mean and variance, with the fused kernels of torch's own batch norm.
 
-    Written with one operation after another it took most of the time of a step on CPUs. Gradients sum what
+    Written with one operation after another, a step of two CPU processes took half as long again. Gradients sum what
     all processes' losses have by x, and are this process's share by weight and bias, as data-parallel
     training wants them.
     """

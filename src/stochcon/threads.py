@@ -35,10 +35,8 @@ def in_parallel(work: Callable[[int], None], items: Sequence[int]) -> None:
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    pool, all_started = (
-        ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)),
-        Barrier(threads),
-    )
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    all_started = Barrier(threads)
     for _ in pool.map(lambda _: all_started.wait(), range(threads)):
         pass
     torch.set_num_threads(threads)  # what any further thread starts with, which the pool's have set to 1
