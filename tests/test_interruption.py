@@ -187,6 +187,6 @@ def test_slurm_starts_the_same_command(
         settings = [f"{key}={value}" for key, value in environment.items()]
         tasks.append(start("env", *settings, sys.executable, *pretrain))
     for task in tasks:
-        said(task)
-        assert task.returncode == 0
+        message = said(task)
+        assert task.returncode == 0, message
     assert digest(run) == uninterrupted

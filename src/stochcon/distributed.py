@@ -47,6 +47,15 @@ def meet_again() -> None:
         dist.init_process_group(backend, store=attempt, rank=rank, world_size=world)
 
 
+def leave() -> None:
+    """Ends this process's part in the group, if it has one, while Python can still join the group's threads.
+
+    Left to the interpreter's own end, a thread of it that is still at work can abort the process.
+    """
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def restarted() -> bool:
     """Whether torchrun has started the processes again after one of them died (its --max-restarts)."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0

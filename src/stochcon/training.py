@@ -7,6 +7,7 @@ state of any generator is stored.
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import time
@@ -33,7 +34,7 @@ from torch.optim import AdamW, Optimizer
 
 from stochcon import rundir
 from stochcon.config import Optimizer as OptimizerConfig
-from stochcon.distributed import meet_again, rank, world_size
+from stochcon.distributed import leave, meet_again, rank, world_size
 
 Precision = Literal["32-true", "bf16-mixed", "64-true"]
 
@@ -50,6 +51,8 @@ def launch(precision: Precision = "32-true") -> Fabric:
     )
     meet_again()
     fabric.launch()
+    if world > 1:
+        atexit.register(leave)
     return fabric
 
 
