@@ -3,7 +3,7 @@ from typing import Any, Literal
 import pytest
 import torch
 from timm.models.resnet import ResNet
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from stochcon import backbones
@@ -222,3 +222,27 @@ def test_a_backbone_that_cannot_be_is_refused_with_one_line(backbone: Backbone, 
     with pytest.raises(ValueError) as error:
         backbones.build(backbone, channels=3)
     assert str(error.value) == line
+
+
+@pytest.mark.parametrize("name", ["small", "resnet18"])
+def test_folded_batch_norm_leaves_h_as_it_is(name: str) -> None:
+    torch.manual_seed(0)
+    network = backbones.build(Backbone(name=name, width=4), channels=3).double()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
+            parts = module.weight.data, module.bias.data, module.running_mean, module.running_var
+            for tensor in parts:
+                tensor.uniform_(0.5, 1.5)
+    images = torch.rand(5, 3, 32, 32, dtype=torch.float64)
+    expected = network.eval()(images)
+    folded = backbones.folded(network)
+    torch.testing.assert_close(folded(images), expected, rtol=1e-10, atol=1e-10)
+    assert backbones.width(folded) == backbones.width(network)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert expected.std() > 0.1
+
+
+def test_what_is_no_resnet_is_not_folded() -> None:
+    network = backbones.build(Backbone(name="test_vit", stem="standard"), channels=3)
+    assert backbones.folded(network) is network

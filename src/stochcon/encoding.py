@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from stochcon import codes, images, rundir
+from stochcon import backbones, codes, images, rundir
 from stochcon.codes import Codes
 from stochcon.features import Features, extract, load_model
 from stochcon.hamming import mean_flips
@@ -33,6 +33,7 @@ class Encoder:
     def __init__(self, directory: Path | str, device: torch.device | str | None = None):
         self.directory = Path(directory)
         self.model, self.config = load_model(directory)
+        self.model.backbone = backbones.folded(self.model.backbone)
         self.model.to(device or _device())
         self.hash = model_hash(directory)
 
