@@ -85,5 +85,5 @@ def draw(plan: Plan) -> Figure:
         axis.set(xlabel="width of the Gaussian bottleneck", ylabel=name)
     for axis in axes[1:]:
         axis.set_yscale("log")
-    drawing.legend(axes[1], loc="upper left")
+    drawing.legend(axes[1], loc="best")
     return figure
