@@ -128,7 +128,9 @@ def test_a_run_that_everything_befalls_ends_with_the_same_bits(
     wait_for_checkpoint(run, job)
     os.kill(ranks(job)[1], signal.SIGKILL)
     assert f"stochcon pretrain --resume {run} goes on from the last checkpoint" in (message := said(job))
-    assert "process 0 has lost another process of this run" in message and job.returncode != 0
+    # Which of the two reaches process 0 first: the broken connection, or torchrun, telling it to stop.
+    assert "process 0 has lost another process of this run" in message or "interrupted" in message, message
+    assert job.returncode != 0
     killed = step(run)
     assert killed > 0
 
