@@ -22,6 +22,7 @@ ORDER = [
     "loading",
     "data",
     "labels",
+    "memory",
     "threads",
     "draws",
     "large",

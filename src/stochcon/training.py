@@ -35,12 +35,14 @@ from torch.optim import AdamW, Optimizer
 from stochcon import rundir
 from stochcon.config import Optimizer as OptimizerConfig
 from stochcon.distributed import leave, meet_again, rank, world_size
+from stochcon.memory import keep_freed_memory
 
 Precision = Literal["32-true", "bf16-mixed", "64-true"]
 
 
 def launch(precision: Precision = "32-true") -> Fabric:
     """Fabric on this machine's best device; over all processes when torchrun or SLURM started them."""
+    keep_freed_memory()
     local = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE") or 1)
     world = int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)
     fabric = Fabric(
