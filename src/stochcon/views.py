@@ -23,8 +23,8 @@ from stochcon.draws import Draws, Kind, draw_views
 from stochcon.large import BLUR_REACH, cut_views
 from stochcon.threads import in_parallel
 
-PART = 2**16
-"""Image pixels turned into views at a time on a CPU, so that temporaries stay in the cache."""
+PART = 2**18
+"""Image pixels turned into views at a time on a CPU, as many as the caches bear: fewer are slower by the start of more operations."""
 LARGE = 2**14
 """Pixels of an image above which a CPU is faster without matrices."""
 
