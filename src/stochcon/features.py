@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stochcon import rundir
 from stochcon.config import Config, Views
+from stochcon.memory import keep_freed_memory
 from stochcon.model import StochCon
 from stochcon.views import eval_view
 
@@ -74,6 +75,7 @@ def extract(model: StochCon, pixels: Tensor, views: Views, batch_size: int = 256
     >>> extract(model, torch.zeros(3, 3, 32, 32, dtype=torch.uint8), Config().views).h.shape
     torch.Size([3, 256])
     """
+    keep_freed_memory()
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device

@@ -1,4 +1,4 @@
-"""What becomes of memory that a training step has freed."""
+"""What becomes of memory that a step of training or encoding has freed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def keep_freed_memory() -> bool:
     """From now on malloc keeps what this process frees, for the next step to use; whether it can (Linux, glibc).
 
     Otherwise large blocks go back to the system, which has to clear each page anew when the next step wants them:
-    a tenth or more of the time of a small network's steps (docs/lab-notes.md). The peak is hardly higher.
+    a tenth or more of the time of a small network (docs/lab-notes.md). The peak is hardly higher.
 
     >>> keep_freed_memory() or not sys.platform.startswith("linux")
     True
