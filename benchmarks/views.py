@@ -7,7 +7,7 @@ import torch
 from benchmarks.measure import CORES, Program, Row, speeds, write
 from benchmarks.peers import KorniaViews, lightly_loader
 from stochcon.config import Views
-from stochcon.memory import keep_freed_memory
+from stochcon.process import keep_freed_memory
 from stochcon.views import make_views
 
 SIZES = ((32, 32, 16, 256), (256, 224, 96, 16))

@@ -22,7 +22,7 @@ ORDER = [
     "loading",
     "data",
     "labels",
-    "memory",
+    "process",
     "threads",
     "draws",
     "large",

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from stochcon import rundir
 from stochcon.config import Config, Views
-from stochcon.memory import keep_freed_memory
 from stochcon.model import StochCon
+from stochcon.process import keep_freed_memory
 from stochcon.views import eval_view
 
 

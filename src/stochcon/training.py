@@ -35,7 +35,7 @@ from torch.optim import AdamW, Optimizer
 from stochcon import rundir
 from stochcon.config import Optimizer as OptimizerConfig
 from stochcon.distributed import leave, meet_again, rank, world_size
-from stochcon.memory import keep_freed_memory
+from stochcon.process import compute_in_batches, keep_freed_memory
 
 Precision = Literal["32-true", "bf16-mixed", "64-true"]
 
@@ -51,6 +51,8 @@ def launch(precision: Precision = "32-true") -> Fabric:
         strategy="ddp" if world > 1 else "auto",
         precision=precision,
     )
+    if fabric.device.type == "cpu":
+        compute_in_batches()
     meet_again()
     fabric.launch()
     if world > 1:

@@ -1,5 +1,6 @@
-"""A step's memory stays with the process."""
+"""What a process asks of the operating system is what it gets."""
 
+import os
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ STEPS = """
 import resource
 import sys
 import torch
-from stochcon.memory import keep_freed_memory
+from stochcon.process import keep_freed_memory
 
 if sys.argv[1] == "kept" and not keep_freed_memory():
     sys.exit("no mallopt here")
@@ -37,3 +38,17 @@ def faults(mode: str) -> int:
 
 def test_what_a_step_has_freed_serves_the_next() -> None:
     assert 10 * faults("kept") < faults("returned")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="which has these policies")
+@pytest.mark.parametrize(("before", "after"), [("OTHER", "BATCH"), ("IDLE", "IDLE")])
+def test_a_policy_that_was_chosen_stays(before: str, after: str) -> None:
+    policies = """
+import os, sys
+from stochcon.process import compute_in_batches
+os.sched_setscheduler(0, getattr(os, f"SCHED_{sys.argv[1]}"), os.sched_param(0))
+compute_in_batches()
+print(os.sched_getscheduler(0))
+"""
+    found = subprocess.run([sys.executable, "-c", policies, before], capture_output=True, text=True).stdout
+    assert int(found) == getattr(os, f"SCHED_{after}")
