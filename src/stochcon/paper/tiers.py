@@ -113,10 +113,7 @@ CPU = Tier(
     table={"photographs": _small("photographs", 6000, 8), "fashion-mnist": _small("fashion-mnist", 6000, 12)},
     figures=("photographs",),
     images={"photographs": 6000, "fashion-mnist": 6000},
-    models={
-        "photographs": (bernoulli(), gaussian(), SIMCLR, EXTENDED),
-        "fashion-mnist": (bernoulli(), SIMCLR),
-    },
+    models=dict.fromkeys(("photographs", "fashion-mnist"), (bernoulli(), gaussian(), SIMCLR, EXTENDED)),
     full=256,
     widths=(16, 64),
     own=(16, None),
