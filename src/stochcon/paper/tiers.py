@@ -129,7 +129,7 @@ CPU = Tier(
     crops={"fashion-mnist": (0.6, 1.0)},
     speed=1500,
 )
-"""About an hour and a half of two cores at 3 seeds. Figure 4's bottleneck is a quarter of the width, as the paper's is."""
+"""Some three hours of two cores at 3 seeds, both data sets and all figures. Figure 4's bottleneck is a quarter of the width, as the paper's is."""
 
 
 def _imagenet(backbone: str) -> Config:
