@@ -214,6 +214,17 @@ def test_python_api_and_module_entry(tmp_path: Path) -> None:
     assert all(name in out for name in RECIPES)
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["recipes"], ["pretrain", "digits", "--help"]])
+def test_a_reader_that_leaves_hears_no_complaint(arguments: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "stochcon", *arguments], stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+    assert done.returncode and done.stderr == ""
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_survive_json(name: str) -> None:
     config = recipe(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -39,16 +40,21 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; the exit status: 0, or 2 after one line about what was wrong, or 130 when interrupted."""
+    """Run one verb; the exit status: 0, or 2 after one line about what was wrong, 130 when interrupted, 141 when
+    nobody reads on."""
     verb, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    if verb in ("-h", "--help"):
-        print(USAGE)
-        return 0
     try:
-        if verb not in VERBS:
+        if verb in ("-h", "--help"):
+            print(USAGE)
+        elif verb in VERBS:
+            VERBS[verb](rest)
+        else:
             raise ValueError(f"there is no verb {verb!r}; there are {', '.join(VERBS)}")
-        VERBS[verb](rest)
+        print(end="", flush=True)
         return 0
+    except BrokenPipeError:  # the reader has seen enough, as in `stochcon recipes | head -3`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's flush at exit complains
+        return 141
     except ValidationError as error:
         message = explain(error)
     except (ValueError, OSError, FloatingPointError) as error:

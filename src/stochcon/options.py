@@ -21,6 +21,7 @@ def parse(options: Callable[..., T], arguments: list[str], prog: str) -> T:
             return tyro.cli(options, args=arguments, prog=prog)
     except SystemExit as stop:
         if not stop.code:
+            print(end="", flush=True)  # the help is printed: now is when a closed pipe can be told
             raise
     # tyro says it in a box: a title, a rule, the message, a rule, where to find help
     message = re.split(r"[─-]{4,}", re.sub(r"[╭╮╰╯│|+]", " ", said.getvalue()))
