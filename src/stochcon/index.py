@@ -25,8 +25,9 @@ from stochcon.hamming import threads
 from stochcon.stored import Stored
 
 VERSION = 1
-RECALL = 0.98
-"""Above what is promised, 0.95, as images that are not in the file may be further from its lists."""
+RECALL = 0.99
+"""Above what is promised, 0.95, as images that are not in the file are further from its lists: of a million codes 0.985 was
+0.92 for them."""
 PROBES = 200
 """Codes that recall is measured over."""
 NEIGHBOURS = 10
