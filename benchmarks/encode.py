@@ -6,12 +6,12 @@ import torch
 
 from benchmarks.measure import Program, Row, speeds, write
 from benchmarks.ours import NETWORKS
-from stochcon.backbones import folded
-from stochcon.codes import Codes
+from stochcon.codes.file import Codes
 from stochcon.config import Backbone, Config, Latent
-from stochcon.features import extract
-from stochcon.model import StochCon
-from stochcon.views import eval_view
+from stochcon.evaluation.features import extract
+from stochcon.method.backbones import folded
+from stochcon.method.model import StochCon
+from stochcon.method.views import eval_view
 
 
 def programs(backbone: Backbone, n: int) -> dict[str, Program]:

@@ -23,10 +23,10 @@ from PIL import Image
 
 from benchmarks.measure import CORES, Row, summary, write
 from stochcon.config import Data
-from stochcon.data import load_training
-from stochcon.folder import open_image
-from stochcon.images import canvas
-from stochcon.photographs import PHOTOGRAPHS, photograph
+from stochcon.data.folder import open_image
+from stochcon.data.images import canvas
+from stochcon.data.photographs import PHOTOGRAPHS, photograph
+from stochcon.data.sets import load_training
 
 SIZES = 10_000, 100_000
 DECODED = 5000

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stochcon import training
 from stochcon.config import Backbone, Config
-from stochcon.model import StochCon
-from stochcon.objective import multi_crop_info_nce
-from stochcon.pretraining import backward
-from stochcon.views import make_views
+from stochcon.method.model import StochCon
+from stochcon.method.objective import multi_crop_info_nce
+from stochcon.method.views import make_views
+from stochcon.train import loop as training
+from stochcon.train.pretrain import backward
 
 NETWORKS = {
     "small16": (Backbone(width=16), 128),

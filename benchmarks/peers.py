@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import to_pil_image
 
 from stochcon.config import Views
-from stochcon.model import StochCon
+from stochcon.method.model import StochCon
 
 
 class _Images(Dataset[Any]):

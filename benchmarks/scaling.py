@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import RESULTS, Row
 from benchmarks.report import fill, table
-from stochcon.paper import cost
+from stochcon.experiments import cost
 
 PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 

@@ -28,10 +28,12 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from stochcon import codes, data, index, weighted
-from stochcon.features import extract, load_model
-from stochcon.hamming import Codes
-from stochcon.search import search
+from stochcon.codes import file as codes
+from stochcon.codes import index, weighted
+from stochcon.codes.packed import Codes
+from stochcon.codes.search import search
+from stochcon.data import sets as data
+from stochcon.evaluation.features import extract, load_model
 
 OUT = Path(__file__).parents[1] / "results" / "performance" / "search.json"
 K = 10

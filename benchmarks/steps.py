@@ -16,7 +16,7 @@ from benchmarks.measure import CORES, Program, Row, speeds, write
 from benchmarks.ours import NETWORKS, Contender, OnReadyViews, Ours
 from benchmarks.peers import KorniaViews, LightlyLoss, lightly_loader
 from stochcon.config import Config, Latent, Views
-from stochcon.pretraining import loss
+from stochcon.train.pretrain import loss
 
 
 class Lightly(Contender):

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from stochcon import rundir
+from stochcon import runs as rundir
 from stochcon.cli import main
 from stochcon.config import Config
-from stochcon.model import StochCon
+from stochcon.method.model import StochCon
 
 
 def write_run(directory: Path, config: Config, seed: int = 0) -> Path:

@@ -10,13 +10,16 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from stochcon import cached, objective, rundir, training
+from stochcon import runs as rundir
 from stochcon.cli import main
 from stochcon.config import Backbone, Config, Data, Latent, Views
-from stochcon.distributed import gather, rank, synchronise_batch_norm, world_size
-from stochcon.model import Embedded, StochCon
-from stochcon.pretraining import backward, loss
-from stochcon.views import make_views
+from stochcon.method import objective
+from stochcon.method.model import Embedded, StochCon
+from stochcon.method.views import make_views
+from stochcon.parallel import gather, rank, synchronise_batch_norm, world_size
+from stochcon.train import gradcache as cached
+from stochcon.train import loop as training
+from stochcon.train.pretrain import backward, loss
 
 N, CHUNKS = 8, 2  # images and chunks of them, over all processes, of which there are at most 2
 TIMM = Backbone(name="test_efficientnet", stem="standard")

@@ -25,15 +25,17 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from stochcon import data, rundir, training
-from stochcon.classifier import Classifier, DroppedBernoulli, Mode, start
-from stochcon.classify import Trial, accuracy, augmentation, classify, fit, learning_rate
+from stochcon import runs as rundir
 from stochcon.cli import main
 from stochcon.config import Backbone, Config, Latent, Views
-from stochcon.distributed import rank, synchronise_batch_norm, world_size
-from stochcon.model import StochCon
-from stochcon.recipes import recipe
-from stochcon.views import eval_view, global_view
+from stochcon.data import sets as data
+from stochcon.method.model import StochCon
+from stochcon.method.views import eval_view, global_view
+from stochcon.parallel import rank, synchronise_batch_norm, world_size
+from stochcon.recipebook import recipe
+from stochcon.train import loop as training
+from stochcon.train.classifier import Classifier, DroppedBernoulli, Mode, start
+from stochcon.train.classify import Trial, accuracy, augmentation, classify, fit, learning_rate
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 LATENTS = {

@@ -19,8 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from stochcon import codes, hamming
-from stochcon.codes import Codes, files, read, shard, writable, write
+from stochcon.codes import file as codes
+from stochcon.codes import packed as hamming
+from stochcon.codes.file import Codes, files, read, shard, writable, write
 
 sizes = st.integers(1, 4096) | st.integers(1, 70)
 

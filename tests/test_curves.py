@@ -8,12 +8,13 @@ import torch
 from PIL import Image
 from shared import error
 
-from stochcon import curves, data
 from stochcon.cli import main
 from stochcon.config import Data
-from stochcon.curves import Curve, of_bits, of_h, of_pixels
-from stochcon.evaluation import labelled
-from stochcon.features import Features
+from stochcon.data import sets as data
+from stochcon.evaluation import curve as curves
+from stochcon.evaluation.curve import Curve, of_bits, of_h, of_pixels
+from stochcon.evaluation.evaluate import labelled
+from stochcon.evaluation.features import Features
 
 TINY = ["digits", "--data.limit=120", "--batch-size=40", "--epochs=1", "--backbone.width=1", "--quiet"]
 

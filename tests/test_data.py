@@ -28,12 +28,12 @@ from sklearn.datasets import load_digits
 from torchvision.datasets import FashionMNIST
 from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
-from stochcon import data
 from stochcon.config import Data
-from stochcon.data import Split, load, raw_bits
-from stochcon.folder import SHARES, drawn_split, list_folder
-from stochcon.images import canvas, evenly
-from stochcon.photographs import GAP, PHOTOGRAPHS, list_patches, photograph
+from stochcon.data import sets as data
+from stochcon.data.folder import SHARES, drawn_split, list_folder
+from stochcon.data.images import canvas, evenly
+from stochcon.data.photographs import GAP, PHOTOGRAPHS, list_patches, photograph
+from stochcon.data.sets import Split, load, raw_bits
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 

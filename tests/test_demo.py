@@ -9,7 +9,7 @@ from PIL import Image
 
 from stochcon.cli import main
 from stochcon.config import Backbone, Config
-from stochcon.demo import demo, distinct, informative, shortened, twin
+from stochcon.experiments.demo import demo, distinct, informative, shortened, twin
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from stochcon.config import Backbone, Config, Latent
-from stochcon.distributed import gather, rank, synchronise_batch_norm, world_size
-from stochcon.model import StochCon
-from stochcon.pretraining import loss
+from stochcon.method.model import StochCon
+from stochcon.parallel import gather, rank, synchronise_batch_norm, world_size
+from stochcon.train.pretrain import loss
 
 N = 8  # images, over all processes
 TINY, TIMM = Backbone(width=4), Backbone(name="test_efficientnet", stem="standard")

@@ -16,15 +16,18 @@ import torch
 from PIL import Image
 from shared import error, write_run
 
-from stochcon import codes, data, recipes, rundir
+from stochcon import recipebook as recipes
+from stochcon import runs as rundir
 from stochcon.cli import main
-from stochcon.codes import Codes
+from stochcon.codes import file as codes
+from stochcon.codes.encode import Encoder, encode, model_hash
+from stochcon.codes.file import Codes
 from stochcon.config import Config, Latent
-from stochcon.encoding import Encoder, encode, model_hash
-from stochcon.features import extract, load_model
-from stochcon.model import StochCon
-from stochcon.pretraining import calibrate
-from stochcon.sources import list_images
+from stochcon.data import sets as data
+from stochcon.data.sources import list_images
+from stochcon.evaluation.features import extract, load_model
+from stochcon.method.model import StochCon
+from stochcon.train.pretrain import calibrate
 
 BITS = 13
 

@@ -16,13 +16,15 @@ from PIL import Image
 from shared import error, write_run
 
 import stochcon
-from stochcon import data, recipes, rundir
+from stochcon import recipebook as recipes
+from stochcon import runs as rundir
 from stochcon.cli import main
+from stochcon.codes.encode import model_hash
 from stochcon.config import Backbone, Config, Data, Latent, Views
-from stochcon.encoding import model_hash
-from stochcon.export import TOLERANCE, compare, to_onnx
-from stochcon.features import extract, load_model
-from stochcon.pretraining import pretrain
+from stochcon.data import sets as data
+from stochcon.evaluation.features import extract, load_model
+from stochcon.exporters.onnx import TOLERANCE, compare, to_onnx
+from stochcon.train.pretrain import pretrain
 
 BITS = 13
 SMALL = Backbone(width=4)

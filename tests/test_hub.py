@@ -15,11 +15,12 @@ from PIL import Image
 from shared import error, write_run
 
 import stochcon
-from stochcon import recipes, rundir
+from stochcon import recipebook as recipes
+from stochcon import runs as rundir
 from stochcon.cli import main
+from stochcon.codes.encode import Encoder, model_hash
 from stochcon.config import Data, Latent
-from stochcon.encoding import Encoder, model_hash
-from stochcon.hub import to_hub
+from stochcon.exporters.hub import to_hub
 
 EVALUATED = Path(__file__).parents[1] / "results" / "photographs" / "bernoulli-seed0"
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stochcon import rundir
+from stochcon import runs as rundir
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 TINY = [

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stochcon import data, labels
 from stochcon.config import Data
-from stochcon.images import Images
+from stochcon.data import few_labels as labels
+from stochcon.data import sets as data
+from stochcon.data.images import Images
 
 FASHION_LABELS = Path(__file__).with_name("fashion-mnist-train-labels-idx1-ubyte.gz")
 """Of Fashion-MNIST's authors (Zalando SE, MIT licence), as they publish it."""

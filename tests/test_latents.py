@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.nn.functional import softplus
 
-from stochcon import latents
 from stochcon.config import Backbone, Config, Latent
-from stochcon.latents import Bernoulli, Deterministic, GumbelBernoulli, IsotropicGaussian, compute_hard
-from stochcon.model import StochCon
+from stochcon.method import latents
+from stochcon.method.latents import Bernoulli, Deterministic, GumbelBernoulli, IsotropicGaussian, compute_hard
+from stochcon.method.model import StochCon
 
 D = 8
 ALL = {

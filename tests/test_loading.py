@@ -17,15 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from stochcon import data, rundir
+from stochcon import runs as rundir
 from stochcon.cli import main
 from stochcon.config import Data
-from stochcon.data import load, load_training
-from stochcon.folder import files
-from stochcon.images import Source, Unreadable
-from stochcon.listing import Names, chained, taken
-from stochcon.loading import Canvases
-from stochcon.shards import read_headers
+from stochcon.data import sets as data
+from stochcon.data.folder import files
+from stochcon.data.images import Source, Unreadable
+from stochcon.data.listing import Names, chained, taken
+from stochcon.data.loading import Canvases
+from stochcon.data.sets import load, load_training
+from stochcon.data.shards import read_headers
 
 TINY = [
     "--data.size=16",
@@ -327,7 +328,7 @@ def test_a_run_on_shards_has_the_bits_of_a_run_on_the_files(
     """The same images under other names: the same network, whatever held them."""
     root = rundir.read_config(held).data.root
     assert root is not None
-    monkeypatch.setattr("stochcon.folder.SHARES", {})
+    monkeypatch.setattr("stochcon.data.folder.SHARES", {})
     order = list(files(root, (".jpg",)))
     write_shards(
         tmp_path / "shards",

@@ -6,10 +6,10 @@ from timm.models.resnet import ResNet
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from stochcon import backbones
 from stochcon.config import Backbone, Config, Data, Latent, Views
-from stochcon.model import Embedded, Standardised, StochCon
-from stochcon.objective import multi_crop_info_nce
+from stochcon.method import backbones
+from stochcon.method.model import Embedded, Standardised, StochCon
+from stochcon.method.objective import multi_crop_info_nce
 
 N, D, WIDTH = 3, 8, 256  # images, units of the latent, the small backbone's width whatever its channels
 LATENTS: dict[str, dict[str, Any]] = {

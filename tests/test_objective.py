@@ -7,7 +7,7 @@ from lightly.loss import NTXentLoss
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from stochcon.objective import decorrelation, info_nce, multi_crop_info_nce
+from stochcon.method.objective import decorrelation, info_nce, multi_crop_info_nce
 
 SIZES = {
     "n": st.integers(1, 6),

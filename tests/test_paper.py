@@ -12,18 +12,18 @@ from typing import Any
 import pytest
 import torch
 
-from stochcon import rundir
+from stochcon import runs as rundir
 from stochcon.cli import main
 from stochcon.config import Backbone, Config, Head
-from stochcon.model import StochCon
-from stochcon.paper import claims, figure3, figure4, figure5, report, table1, tiers
-from stochcon.paper.grid import Cell, read, run, run_grid, values
-from stochcon.paper.intervals import Interval
-from stochcon.paper.measure import ActiveBits
-from stochcon.paper.plan import Plan, with_pretraining
-from stochcon.paper.tiers import CPU, PAPER, SIMCLR, bernoulli, gaussian
-from stochcon.pretraining import pretrain
-from stochcon.recipes import recipe
+from stochcon.experiments import claims, figure3, figure4, figure5, report, table1, tiers
+from stochcon.experiments.grid import Cell, read, run, run_grid, values
+from stochcon.experiments.intervals import Interval
+from stochcon.experiments.measure import ActiveBits
+from stochcon.experiments.plan import Plan, with_pretraining
+from stochcon.experiments.tiers import CPU, PAPER, SIMCLR, bernoulli, gaussian
+from stochcon.method.model import StochCon
+from stochcon.recipebook import recipe
+from stochcon.train.pretrain import pretrain
 
 ROOT = Path(__file__).parents[1]
 PAGE = "\n".join(

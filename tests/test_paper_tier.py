@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from stochcon.model import StochCon
-from stochcon.paper.tiers import PAPER, bernoulli
-from stochcon.pretraining import loss
-from stochcon.training import build_optimizer
-from stochcon.views import make_views
+from stochcon.experiments.tiers import PAPER, bernoulli
+from stochcon.method.model import StochCon
+from stochcon.method.views import make_views
+from stochcon.train.loop import build_optimizer
+from stochcon.train.pretrain import loss
 
 
 @pytest.mark.parametrize("data", PAPER.table)

@@ -18,15 +18,16 @@ import pytest
 import torch
 from PIL import Image
 
-from stochcon import data, rundir
+from stochcon import runs as rundir
 from stochcon.cli import main
 from stochcon.config import Backbone, Config, Latent
-from stochcon.features import extract
-from stochcon.model import StochCon
-from stochcon.pretraining import loss
-from stochcon.recipes import RECIPES, recipe
-from stochcon.training import batches, build_optimizer
-from stochcon.views import make_views
+from stochcon.data import sets as data
+from stochcon.evaluation.features import extract
+from stochcon.method.model import StochCon
+from stochcon.method.views import make_views
+from stochcon.recipebook import RECIPES, recipe
+from stochcon.train.loop import batches, build_optimizer
+from stochcon.train.pretrain import loss
 
 TINY = [
     "digits",
@@ -111,7 +112,7 @@ def test_resumes_from_any_checkpoint(finished: Path, tmp_path: Path, step: int) 
     rundir.create(resumed, rundir.read_config(run))
     # the state after `step` steps: the same run, stopped by an exception in the writing of a later checkpoint
     code = (
-        "import sys; from stochcon import training, cli\n"
+        "import sys; from stochcon import cli; from stochcon.train import loop as training\n"
         f"save, at = training.save_checkpoint, {step}\n"
         "def stop(path, done, *rest):\n"
         "    save(path, done, *rest)\n"

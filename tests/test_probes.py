@@ -9,7 +9,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 
-from stochcon import probes
+from stochcon.evaluation import probes
 
 
 def blobs(n: int, dim: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

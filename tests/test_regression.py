@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stochcon import data
 from stochcon.config import Data
-from stochcon.regression import ridge_r2, targets, turned
+from stochcon.data import sets as data
+from stochcon.evaluation.regression import ridge_r2, targets, turned
 
 
 def test_ridge_reads_what_is_there_and_nothing_else() -> None:

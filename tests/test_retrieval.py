@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from stochcon.retrieval import average_precision, histograms, precision_at, retrieval, sample
+from stochcon.evaluation.retrieval import average_precision, histograms, precision_at, retrieval, sample
 
 Image = tuple[int, bool]
 """Distance, and whether the image is relevant."""

@@ -13,14 +13,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from shared import error
 
-from stochcon import codes, gallery, index, recipes, rundir, weighted
+from stochcon import recipebook as recipes
+from stochcon import runs as rundir
 from stochcon.cli import main
-from stochcon.codes import Codes
+from stochcon.codes import file as codes
+from stochcon.codes import gallery, index, weighted
+from stochcon.codes.encode import encode
+from stochcon.codes.file import Codes
+from stochcon.codes.search import search
+from stochcon.codes.stored import Stored
 from stochcon.config import Latent
-from stochcon.encoding import encode
-from stochcon.model import StochCon
-from stochcon.search import search
-from stochcon.stored import Stored
+from stochcon.method.model import StochCon
 
 BITS = 13
 

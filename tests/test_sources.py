@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_encoding import untrained
 
-from stochcon import images
+from stochcon.codes.encode import Encoder
 from stochcon.config import Data
-from stochcon.encoding import Encoder
-from stochcon.sources import list_archive, list_images, list_pictures
+from stochcon.data import images
+from stochcon.data.sources import list_archive, list_images, list_pictures
 
 CONFIG = Data(size=8)
 

@@ -15,8 +15,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
 from test_encoding import untrained
 
-from stochcon import StochConTransformer, data, load, pretrain, recipes
+from stochcon import StochConTransformer, load, pretrain
+from stochcon import recipebook as recipes
 from stochcon.config import Backbone, Config, Head, Latent
+from stochcon.data import sets as data
 
 
 def tiny(**latent: Any) -> Config:

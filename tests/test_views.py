@@ -17,10 +17,10 @@ from scipy.stats import ks_2samp
 from torch import Tensor
 from torchvision.transforms import v2
 
-from stochcon import draws, views
 from stochcon.config import Views
-from stochcon.large import cut_views
-from stochcon.views import eval_view, make_views
+from stochcon.method import draws, views
+from stochcon.method.large import cut_views
+from stochcon.method.views import eval_view, make_views
 
 NOTHING: dict[str, Any] = {
     "flip": 0,

@@ -4,20 +4,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stochcon.codes import Codes
-    from stochcon.codes import read as read_codes
+    from stochcon.codes.encode import Encoder, encode, load
+    from stochcon.codes.file import Codes
+    from stochcon.codes.file import read as read_codes
+    from stochcon.codes.transformer import StochConTransformer
     from stochcon.config import Config
-    from stochcon.curves import curve
-    from stochcon.data import load as load_data
-    from stochcon.encoding import Encoder, encode, load
-    from stochcon.evaluation import evaluate
-    from stochcon.export import to_onnx
-    from stochcon.features import Features, extract, load_model
-    from stochcon.hub import from_hub, to_hub
-    from stochcon.objective import info_nce
-    from stochcon.pretraining import pretrain
-    from stochcon.recipes import recipe
-    from stochcon.transformer import StochConTransformer
+    from stochcon.data.sets import load as load_data
+    from stochcon.evaluation.curve import curve
+    from stochcon.evaluation.evaluate import evaluate
+    from stochcon.evaluation.features import Features, extract, load_model
+    from stochcon.exporters.hub import from_hub, to_hub
+    from stochcon.exporters.onnx import to_onnx
+    from stochcon.method.objective import info_nce
+    from stochcon.recipebook import recipe
+    from stochcon.train.pretrain import pretrain
 
 __all__ = [
     "Codes",
@@ -42,25 +42,25 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Codes": ("codes", "Codes"),
+    "Codes": ("codes.packed", "Codes"),
     "Config": ("config", "Config"),
-    "Features": ("features", "Features"),
-    "Encoder": ("encoding", "Encoder"),
-    "StochConTransformer": ("transformer", "StochConTransformer"),
-    "curve": ("curves", "curve"),
-    "encode": ("encoding", "encode"),
-    "evaluate": ("evaluation", "evaluate"),
-    "extract": ("features", "extract"),
-    "from_hub": ("hub", "from_hub"),
-    "info_nce": ("objective", "info_nce"),
-    "load": ("encoding", "load"),
-    "load_data": ("data", "load"),
-    "load_model": ("features", "load_model"),
-    "pretrain": ("pretraining", "pretrain"),
-    "read_codes": ("codes", "read"),
-    "recipe": ("recipes", "recipe"),
-    "to_hub": ("hub", "to_hub"),
-    "to_onnx": ("export", "to_onnx"),
+    "Features": ("evaluation.features", "Features"),
+    "Encoder": ("codes.encode", "Encoder"),
+    "StochConTransformer": ("codes.transformer", "StochConTransformer"),
+    "curve": ("evaluation.curve", "curve"),
+    "encode": ("codes.encode", "encode"),
+    "evaluate": ("evaluation.evaluate", "evaluate"),
+    "extract": ("evaluation.features", "extract"),
+    "from_hub": ("exporters.hub", "from_hub"),
+    "info_nce": ("method.objective", "info_nce"),
+    "load": ("codes.encode", "load"),
+    "load_data": ("data.sets", "load"),
+    "load_model": ("evaluation.features", "load_model"),
+    "pretrain": ("train.pretrain", "pretrain"),
+    "read_codes": ("codes.file", "read"),
+    "recipe": ("recipebook", "recipe"),
+    "to_hub": ("exporters.hub", "to_hub"),
+    "to_onnx": ("exporters.onnx", "to_onnx"),
 }
 
 

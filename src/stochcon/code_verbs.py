@@ -34,8 +34,8 @@ def encode(arguments: list[str]) -> None:
         return directory, images, out, split, batch_size, quiet
 
     directory, images, out, split, batch_size, quiet = parse(options, arguments, "stochcon encode")
-    from stochcon.distributed import resumable
-    from stochcon.encoding import encode
+    from stochcon.codes.encode import encode
+    from stochcon.parallel import resumable
 
     with resumable("the same command again goes on"):
         file, count, skipped = encode(directory, images, out, split, batch_size, progress=not quiet)
@@ -73,12 +73,12 @@ def search(arguments: list[str]) -> None:
     codes, queries, how, images, picture = parse(options, arguments, "stochcon search")
     if picture and images is None:
         raise ValueError(f"--picture {picture} needs --images, what was encoded")
-    from stochcon.search import search, show
+    from stochcon.codes.search import search, show
 
     results = search(codes, queries, **how, say=print)
     show(results)
     if images is not None:
-        from stochcon.gallery import save
+        from stochcon.codes.gallery import save
 
         print(f"The picture is {save(results, images, picture or codes.with_suffix('.search.png'))}")
 
@@ -102,14 +102,14 @@ def export(arguments: list[str]) -> None:
 
     directory, to, out, check = parse(options, arguments, "stochcon export")
     if to == "onnx":
-        from stochcon.export import CHECKED, to_onnx
+        from stochcon.exporters.onnx import CHECKED, to_onnx
 
         file, agreement = to_onnx(directory, out, CHECKED if check is None else check)
         print(f"{file}: {agreement or 'not compared with PyTorch'}")
     elif check is not None:
         raise ValueError("--check is for --to onnx; a Hub folder has the run's own weights")
     else:
-        from stochcon.hub import to_hub
+        from stochcon.exporters.hub import to_hub
 
         folder = to_hub(directory, out)
         print(f"{folder} is ready. Before you publish it, read its README.md: data, limits, licence")

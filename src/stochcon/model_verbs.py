@@ -9,13 +9,13 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from stochcon import recipes
+from stochcon import recipebook as recipes
 from stochcon.config import Config, changes
 from stochcon.options import parse, value_of
 
 
 def pretrain(arguments: list[str]) -> None:
-    from stochcon import rundir
+    from stochcon import runs as rundir
 
     name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
     directory = value_of(arguments, "--resume")
@@ -52,8 +52,8 @@ def pretrain(arguments: list[str]) -> None:
         out = Path(directory)
     out = out or Path("runs") / f"{config.recipe}-{config.latent.kind}-{config.seed}"
 
-    from stochcon.distributed import rank, resumable
-    from stochcon.pretraining import pretrain
+    from stochcon.parallel import rank, resumable
+    from stochcon.train.pretrain import pretrain
 
     with resumable(f"stochcon pretrain --resume {out} goes on from the last checkpoint"):
         pretrain(config, out, resume=directory is not None, progress=not quiet)
@@ -84,13 +84,13 @@ def evaluate(arguments: list[str]) -> None:
     if not directories or (not curve and (len(directories) > 1 or twin)):
         raise ValueError("evaluate needs the directory of one run; several, and --twin, are for --curve")
     if curve:
-        from stochcon import curves
-        from stochcon.evaluation import of_split
+        from stochcon.evaluation import curve as curves
+        from stochcon.evaluation.evaluate import of_split
 
         print(curves.table(curves.curve(directories, twin, split, progress=not quiet)))
         print(f"\nThe picture is {directories[0] / of_split(curves.PICTURE, split)}")
         return
-    from stochcon.evaluation import evaluate, show
+    from stochcon.evaluation.evaluate import evaluate, show
 
     metrics = evaluate(directories[0], split, progress=not quiet)
     show(metrics, f"{directories[0]}, {split} images")
@@ -132,8 +132,8 @@ def classify(arguments: list[str]) -> None:
         return source, mode, tried | training | {"out": out, "progress": not quiet}
 
     source, mode, training = parse(options, arguments, "stochcon classify")
-    from stochcon.classify import classify
-    from stochcon.distributed import rank, resumable
+    from stochcon.parallel import rank, resumable
+    from stochcon.train.classify import classify
 
     with resumable("the same command again goes on from the last checkpoint"):
         result = classify(source, mode, **training)
@@ -180,8 +180,8 @@ def paper(arguments: list[str]) -> None:
         return what, grid, {"gpus": gpus, "utilisation": utilisation, "dollars": dollars}
 
     what, grid, machine = parse(options, arguments, "stochcon paper")
-    from stochcon.paper.cost import Machine
-    from stochcon.paper.report import paper
+    from stochcon.experiments.cost import Machine
+    from stochcon.experiments.report import paper
 
     paper(what, machine=Machine(**machine), **grid)  # type: ignore[arg-type]
 
@@ -197,7 +197,7 @@ def demo(arguments: list[str]) -> None:
         return out, epochs
 
     out, epochs = parse(options, arguments, "stochcon demo")
-    from stochcon.demo import demo, shortened
+    from stochcon.experiments.demo import demo, shortened
 
     demo(out, shortened(epochs) if epochs else None)
 

@@ -1,6 +1,6 @@
 """Twenty steps of every kind of training, in float64: what tests/golden/losses.json holds was recorded by version 0.1.
 
-    python tests/golden/losses.py OUT [CASE ...]    # also under torchrun, whose cases are those named "two ..."
+python tests/golden/losses.py OUT [CASE ...]    # also under torchrun, whose cases are those named "two ..."
 """
 
 from __future__ import annotations
@@ -61,8 +61,12 @@ for _name, _latent in LATENTS.items():
     CASES[f"{_name} a pair of views"] = merged(TINY, latent=_latent, views={"local_views": 0})
     CASES[f"{_name} in chunks"] = merged(TINY, latent=_latent, chunk=4)
     CASES[f"two {_name} multi-crop"] = merged(TINY, latent=_latent)
-CASES["two bernoulli-extended-top in chunks"] = merged(TINY, latent=LATENTS["bernoulli-extended-top"], chunk=4)
-CASES["two gaussian-cross a pair of views"] = merged(TINY, latent=LATENTS["gaussian-cross"], views={"local_views": 0})
+CASES["two bernoulli-extended-top in chunks"] = merged(
+    TINY, latent=LATENTS["bernoulli-extended-top"], chunk=4
+)
+CASES["two gaussian-cross a pair of views"] = merged(
+    TINY, latent=LATENTS["gaussian-cross"], views={"local_views": 0}
+)
 CASES["two without synchronised batch norm"] = merged(
     TINY, latent=LATENTS["bernoulli-hard"], sync_batch_norm=False
 )

@@ -1,0 +1,90 @@
+"""A frozen model and images become features: h, z, bits, and how uncertain each dimension is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from stochcon import runs as rundir
+from stochcon.config import Config, Views
+from stochcon.method.model import StochCon
+from stochcon.method.views import eval_view
+from stochcon.program import keep_freed_memory
+
+
+@dataclass(frozen=True)
+class Features:
+    """Of N images, in their order, on the CPU."""
+
+    h: Tensor
+    """(N, H) the backbone's output"""
+    z: Tensor | None
+    """(N, D) probabilities of a Bernoulli latent, mean of a Gaussian; none for SimCLR, whose z is h"""
+    bits: Tensor | None
+    """(N, D) booleans; none for a latent without bits"""
+    uncertainty: Tensor
+    """(N, D) standard deviation of each dimension"""
+
+    @property
+    def code(self) -> Tensor | None:
+        """(N, D) booleans to store: the bits, or the signs of a Gaussian's mean; none for SimCLR."""
+        return self.bits if self.bits is not None or self.z is None else self.z > 0
+
+    @property
+    def probabilities(self) -> Tensor | None:
+        """(N, D) how likely each bit of a sample from q(z'|x) is a one; none for SimCLR.
+
+        Of a Gaussian the bits are signs, so it is Phi(mean / standard deviation).
+        """
+        if self.bits is not None or self.z is None:
+            return self.z
+        return torch.special.ndtr(self.z / self.uncertainty)
+
+    @property
+    def flips(self) -> Tensor | None:
+        """(N, D) how likely each bit of a sample differs from that of the code, min(p, 1 - p)."""
+        p = self.probabilities
+        return None if p is None else torch.minimum(p, 1 - p)
+
+
+def load_model(directory: Path | str) -> tuple[StochCon, Config]:
+    """The model of a run directory, ready to use, and its configuration. Raises ValueError if it is not finished."""
+    directory = Path(directory)
+    config = rundir.read_config(directory)
+    path = directory / rundir.MODEL
+    if not path.is_file() and (directory / rundir.CHECKPOINT).is_file():
+        raise ValueError(f"{directory} is not finished: stochcon pretrain --resume {directory}")
+    model = StochCon(config).to(memory_format=torch.channels_last)
+    try:
+        model.load_state_dict(rundir.read_tensors(path)[0])
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} does not fit its {rundir.CONFIG}: {str(error).splitlines()[-1].strip()}"
+        ) from None
+    return model.eval(), config
+
+
+@torch.inference_mode()
+def extract(model: StochCon, pixels: Tensor, views: Views, batch_size: int = 256) -> Features:
+    """Features of uint8 images (N, C, S, S), a batch at a time, with the model in evaluation mode.
+
+    >>> model = StochCon(Config())
+    >>> extract(model, torch.zeros(3, 3, 32, 32, dtype=torch.uint8), Config().views).h.shape
+    torch.Size([3, 256])
+    """
+    keep_freed_memory()
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    parts: list[tuple[Tensor, Tensor]] = []
+    for batch in pixels.split(batch_size):
+        images = eval_view(batch.to(device), views).contiguous(memory_format=torch.channels_last)
+        h = model.backbone(images)
+        parts.append((h.cpu(), model.pi(h).cpu()))
+    model.train(was_training)
+    h, phi = (torch.cat(part) for part in zip(*parts, strict=True))
+    latent = model.latent
+    return Features(h, latent.code(phi), latent.bits(phi), latent.uncertainty(phi))
