@@ -33,7 +33,8 @@ from stochcon.codes import index, weighted
 from stochcon.codes.packed import Codes
 from stochcon.codes.search import search
 from stochcon.data import sets as data
-from stochcon.evaluation.features import extract, load_model
+from stochcon.evaluation.features import extract
+from stochcon.runs import load_model
 
 OUT = Path(__file__).parents[1] / "results" / "performance" / "search.json"
 K = 10

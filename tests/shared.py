@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stochcon import runs as rundir
+from stochcon import runs
 from stochcon.cli import main
 from stochcon.config import Config
 from stochcon.method.model import StochCon
@@ -14,8 +14,8 @@ from stochcon.method.model import StochCon
 def write_run(directory: Path, config: Config, seed: int = 0) -> Path:
     """A run that is finished, of a network that has learnt nothing."""
     torch.manual_seed(seed)
-    rundir.create(directory, config)
-    rundir.write_tensors(directory / rundir.MODEL, StochCon(config).state_dict())
+    runs.create(directory, config)
+    runs.write_tensors(directory / runs.MODEL, StochCon(config).state_dict())
     return directory
 
 

@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from stochcon import runs as rundir
+from stochcon import runs
 from stochcon.cli import main
 from stochcon.config import Backbone, Config, Data, Latent, Views
 from stochcon.method import objective
@@ -158,7 +158,7 @@ TINY = [
 def test_pretrains_in_chunks(mode: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert main(["pretrain", *TINY, "--chunk=8", f"--chunk-batch-norm={mode}", f"--out={run}"]) == 0
-    assert (run / rundir.MODEL).exists()
+    assert (run / runs.MODEL).exists()
 
 
 @pytest.mark.parametrize(

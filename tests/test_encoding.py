@@ -17,7 +17,7 @@ from PIL import Image
 from shared import error, write_run
 
 from stochcon import recipebook as recipes
-from stochcon import runs as rundir
+from stochcon import runs
 from stochcon.cli import main
 from stochcon.codes import file as codes
 from stochcon.codes.encode import Encoder, encode, model_hash
@@ -25,8 +25,9 @@ from stochcon.codes.file import Codes
 from stochcon.config import Config, Latent
 from stochcon.data import sets as data
 from stochcon.data.sources import list_images
-from stochcon.evaluation.features import extract, load_model
+from stochcon.evaluation.features import extract
 from stochcon.method.model import StochCon
+from stochcon.runs import load_model
 from stochcon.train.pretrain import calibrate
 
 BITS = 13
@@ -208,10 +209,10 @@ def test_a_gaussians_zero_is_the_mean_of_the_images_and_nothing_else_changes(
 
 
 def test_the_hash_covers_what_an_image_is_turned_into(run: Path, tmp_path: Path) -> None:
-    config = rundir.read_config(run)
+    config = runs.read_config(run)
     other = config.model_copy(update={"views": config.views.model_copy(update={"mean": (0.5,)})})
-    rundir.create(tmp_path / "run", other)
-    shutil.copy(run / rundir.MODEL, tmp_path / "run" / rundir.MODEL)
+    runs.create(tmp_path / "run", other)
+    shutil.copy(run / runs.MODEL, tmp_path / "run" / runs.MODEL)
     assert model_hash(tmp_path / "run") != model_hash(run)
 
 

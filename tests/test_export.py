@@ -16,14 +16,15 @@ from PIL import Image
 from shared import error, write_run
 
 import stochcon
+from stochcon import atomic, runs
 from stochcon import recipebook as recipes
-from stochcon import runs as rundir
 from stochcon.cli import main
 from stochcon.codes.encode import model_hash
 from stochcon.config import Backbone, Config, Data, Latent, Views
 from stochcon.data import sets as data
-from stochcon.evaluation.features import extract, load_model
+from stochcon.evaluation.features import extract
 from stochcon.exporters.onnx import TOLERANCE, compare, to_onnx
+from stochcon.runs import load_model
 from stochcon.train.pretrain import pretrain
 
 BITS = 13
@@ -192,8 +193,8 @@ def test_export_says_what_is_wrong(
         tmp_path / "moved", digits(data=Data(name="folder", root=tmp_path / "gone", channels=1))
     )
     unfinished = tmp_path / "unfinished"
-    rundir.create(unfinished, digits())
-    rundir.write(unfinished / rundir.CHECKPOINT, b"")
+    runs.create(unfinished, digits())
+    atomic.write(unfinished / runs.CHECKPOINT, b"")
     cases: list[tuple[tuple[object, ...], str]] = [
         ((tmp_path / "none", *onnx_), f"{tmp_path / 'none'} is not a run: it has no config.json"),
         (

@@ -15,8 +15,8 @@ from PIL import Image
 from shared import error, write_run
 
 import stochcon
+from stochcon import atomic, runs
 from stochcon import recipebook as recipes
-from stochcon import runs as rundir
 from stochcon.cli import main
 from stochcon.codes.encode import Encoder, model_hash
 from stochcon.config import Data, Latent
@@ -28,8 +28,8 @@ EVALUATED = Path(__file__).parents[1] / "results" / "photographs" / "bernoulli-s
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """With the configuration and the metrics of a real one."""
-    directory = write_run(tmp_path / "runs" / "photographs-0", rundir.read_config(EVALUATED))
-    shutil.copy(EVALUATED / rundir.METRICS, directory)
+    directory = write_run(tmp_path / "runs" / "photographs-0", runs.read_config(EVALUATED))
+    shutil.copy(EVALUATED / runs.METRICS, directory)
     return directory
 
 
@@ -48,8 +48,8 @@ def test_the_command_writes_a_folder_that_the_hub_understands(
     folder = tmp_path / "hub" / "photographs-0"
     assert sorted(os.listdir(folder)) == ["README.md", "config.json", "metrics.json", "model.safetensors"]
     assert model_hash(folder) == model_hash(run), "its codes are comparable with those of the run"
-    metrics = json.loads((EVALUATED / rundir.METRICS).read_text())
-    assert json.loads((folder / rundir.METRICS).read_text()) == metrics
+    metrics = json.loads((EVALUATED / runs.METRICS).read_text())
+    assert json.loads((folder / runs.METRICS).read_text()) == metrics
 
     card = ModelCard.load(folder / "README.md")
     assert (card.data.license, card.data.library_name) == ("mit", "stochcon")
@@ -96,7 +96,7 @@ def test_it_loads_with_one_line_in_a_process_without_a_network(run: Path, tmp_pa
     (tmp_path / "card.py").write_text(python_of(folder / "README.md"))
     repository = tmp_path / "cache" / "hub" / "models--someone--photographs-0"
     shutil.copytree(folder, repository / "snapshots" / ("0" * 40))
-    rundir.write(repository / "refs" / "main", b"0" * 40)
+    atomic.write(repository / "refs" / "main", b"0" * 40)
     picture = Image.effect_noise((50, 40), 60)
     picture.save(tmp_path / "picture.png")
     said = subprocess.run(
@@ -131,10 +131,10 @@ def test_a_card_says_nothing_that_is_not_known(tmp_path: Path) -> None:
         update={"recipe": "mine", "data": private, "latent": Latent(kind="gaussian", dim=5)}
     )
     run = write_run(tmp_path / "run", config)
-    rundir.write_json(run / rundir.METRICS, {"linear.h": 50.0, "knn.h": 40.0, "map.h": 30.0})
+    atomic.write_json(run / runs.METRICS, {"linear.h": 50.0, "knn.h": 40.0, "map.h": 30.0})
     folder = to_hub(run, tmp_path / "out")
     assert re.search(r"mAP \|\n.*\n\| h, .* \| 50.0 \| 40.0 \| 30.0 \|\n", (folder / "README.md").read_text())
-    (run / rundir.METRICS).unlink()
+    (run / runs.METRICS).unlink()
     to_hub(run, folder)
     assert sorted(os.listdir(folder)) == ["README.md", "config.json", "model.safetensors"]
     card = ModelCard.load(folder / "README.md")
@@ -142,7 +142,7 @@ def test_a_card_says_nothing_that_is_not_known(tmp_path: Path) -> None:
     assert "own images" in card.text and "means and variances" in card.text and "cross variance" in card.text
     for file in folder.iterdir():
         assert str(tmp_path).encode() not in file.read_bytes(), "where the images lay is not published"
-    assert rundir.read_config(folder).data == private.model_copy(update={"root": None})
+    assert runs.read_config(folder).data == private.model_copy(update={"root": None})
 
 
 def test_a_clone_is_exported_into_and_nothing_else_is_touched(
@@ -164,8 +164,8 @@ def test_a_clone_is_exported_into_and_nothing_else_is_touched(
     assert error(capsys, *export, tmp_path / "work") == message
     assert os.listdir(tmp_path / "work") == ["thesis.tex"]
 
-    (run / rundir.MODEL).unlink()
-    rundir.write(run / rundir.CHECKPOINT, b"")
+    (run / runs.MODEL).unlink()
+    atomic.write(run / runs.CHECKPOINT, b"")
     message = f"{run} is not finished: stochcon pretrain --resume {run}"
     assert error(capsys, *export, tmp_path / "new") == message
     assert not (tmp_path / "new").exists()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stochcon import runs as rundir
+from stochcon import runs
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 TINY = [
@@ -91,12 +91,12 @@ def wait_for_checkpoint(run: Path, process: subprocess.Popen[str], after: int = 
 
 def step(run: Path) -> int:
     """Of the last checkpoint, which must be whole."""
-    path = run / rundir.CHECKPOINT
-    return int(rundir.read_tensors(path)[1]["step"]) if path.exists() else 0
+    path = run / runs.CHECKPOINT
+    return int(runs.read_tensors(path)[1]["step"]) if path.exists() else 0
 
 
 def digest(run: Path) -> str:
-    return sha256((run / rundir.MODEL).read_bytes()).hexdigest()
+    return sha256((run / runs.MODEL).read_bytes()).hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_a_run_that_everything_befalls_ends_with_the_same_bits(
     killed = step(run)
     assert killed > 0
 
-    checkpoint = run / rundir.CHECKPOINT
+    checkpoint = run / runs.CHECKPOINT
     before = checkpoint.read_bytes()
     partial = checkpoint.with_name(checkpoint.name + ".partial")
     partial.unlink(missing_ok=True)
@@ -147,13 +147,13 @@ def test_a_run_that_everything_befalls_ends_with_the_same_bits(
     wait_for_checkpoint(run, job, after=killed)
     os.kill(job.pid, signal.SIGTERM)  # torchrun hands it on
     assert f"interrupted; stochcon pretrain --resume {run} goes on" in said(job)
-    assert job.returncode != 0 and not (run / rundir.MODEL).exists() and not partial.exists()
+    assert job.returncode != 0 and not (run / runs.MODEL).exists() and not partial.exists()
 
     job = start(*stochcon, "--resume", run, "--quiet")
     said(job)
     assert job.returncode == 0
     assert digest(run) == uninterrupted
-    assert (run / rundir.SKIPPED).read_text() == "0.jpg\tan empty file\n"
+    assert (run / runs.SKIPPED).read_text() == "0.jpg\tan empty file\n"
 
 
 def test_torchrun_restarts_a_run_from_its_last_checkpoint(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from stochcon import runs as rundir
+from stochcon import atomic, runs
 from stochcon.cli import main
 from stochcon.config import Backbone, Config, Head
 from stochcon.experiments import claims, figure3, figure4, figure5, report, table1, tiers
@@ -152,7 +152,7 @@ def test_a_pretraining_that_was_stopped_goes_on_to_the_same_result(copy: Path) -
 
     with pytest.raises(KeyboardInterrupt):
         pretrain(cell.config, cell.directory, progress=False, observe=stopped)
-    assert (cell.directory / rundir.CHECKPOINT).exists()
+    assert (cell.directory / runs.CHECKPOINT).exists()
     run(cell, "again")
     assert read(cell) == whole
 
@@ -161,7 +161,7 @@ def test_a_model_that_is_gone_is_trained_again_when_it_is_needed(copy: Path) -> 
     (cell, *_) = plan().probe(SIMCLR, forest=False)
     shutil.rmtree("runs")
     run(cell, "again")
-    assert (cell.directory / rundir.MODEL).exists()
+    assert (cell.directory / runs.MODEL).exists()
     assert values([cell], "linear.h").keys() == {0}
 
 
@@ -227,7 +227,7 @@ def test_a_block_that_is_not_known_is_refused(copy: Path, capsys: pytest.Capture
 def fake(cell: Cell, **metrics: Any) -> None:
     """A result that was not measured, to test what is made of results."""
     config = cell.config.model_dump(mode="json")
-    rundir.write_json(cell.path, {"config": config, "settings": cell.settings, "metrics": metrics})
+    atomic.write_json(cell.path, {"config": config, "settings": cell.settings, "metrics": metrics})
 
 
 def test_the_length_is_chosen_on_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stochcon import runs as rundir
+from stochcon import atomic, runs
 from stochcon.cli import main
 from stochcon.config import Backbone, Config, Latent
 from stochcon.data import sets as data
@@ -46,7 +46,7 @@ STEPS = 12
 
 
 def digest(run: Path) -> str:
-    return sha256((run / rundir.MODEL).read_bytes()).hexdigest()
+    return sha256((run / runs.MODEL).read_bytes()).hexdigest()
 
 
 def tiny(out: Path, *options: str) -> int:
@@ -73,7 +73,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def test_a_run_directory_is_as_promised(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert names == {"config.json", "log.jsonl", "model.safetensors", "checkpoint"}
-    lines = [json.loads(line) for line in (finished / rundir.LOG).read_text().splitlines()]
+    lines = [json.loads(line) for line in (finished / runs.LOG).read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4, 6, 8, 10, 12]
     assert {"loss", "lr", "relaxation", "images_per_second", "active", "epoch"} < set(lines[0])
     assert lines[0]["relaxation"] > lines[-1]["relaxation"] == pytest.approx(0.1)
@@ -90,17 +90,17 @@ def test_killed_in_mid_epoch_and_resumed_ends_with_the_same_bits(finished: Path,
     run = tmp_path / "killed"
     command = [sys.executable, "-m", "stochcon", "pretrain", *TINY, f"--out={run}"]
     process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())})
-    checkpoint = run / rundir.CHECKPOINT
+    checkpoint = run / runs.CHECKPOINT
     while process.poll() is None and not checkpoint.exists():
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    step = int(rundir.read_tensors(checkpoint)[1]["step"])
+    step = int(runs.read_tensors(checkpoint)[1]["step"])
     assert 0 < step < STEPS
-    assert not (run / rundir.MODEL).exists()
+    assert not (run / runs.MODEL).exists()
     assert main(["pretrain", "--resume", str(run), "--quiet"]) == 0
     assert digest(run) == digest(finished)
-    steps = [json.loads(line)["step"] for line in (run / rundir.LOG).read_text().splitlines()]
+    steps = [json.loads(line)["step"] for line in (run / runs.LOG).read_text().splitlines()]
     assert steps == [2, 4, 6, 8, 10, 12]
 
 
@@ -109,7 +109,7 @@ def test_resumes_from_any_checkpoint(finished: Path, tmp_path: Path, step: int) 
     run = tmp_path / "run"
     assert tiny(run, "--optimizer.lr=0.002") == 0
     resumed = tmp_path / "resumed"
-    rundir.create(resumed, rundir.read_config(run))
+    runs.create(resumed, runs.read_config(run))
     # the state after `step` steps: the same run, stopped by an exception in the writing of a later checkpoint
     code = (
         "import sys; from stochcon import cli; from stochcon.train import loop as training\n"
@@ -170,7 +170,7 @@ def test_other_latents_train_and_evaluate(kind: str, tmp_path: Path) -> None:
 
 def test_a_run_is_evaluated_on_its_bits(finished: Path) -> None:
     assert main(["evaluate", str(finished)]) == 0
-    metrics = json.loads((finished / rundir.METRICS).read_text())
+    metrics = json.loads((finished / runs.METRICS).read_text())
     keys = {
         f"{probe}.{name}" for probe in ("linear", "knn", "map", "p10", "p100-macro") for name in ("h", "bits")
     }
@@ -303,9 +303,9 @@ def test_a_pickle_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str])
             return os.mkdir, (str(tmp_path / "harm"),)
 
     run = tmp_path / "run"
-    rundir.create(run, recipe("digits"))
-    path = run / rundir.CHECKPOINT
-    rundir.write(path, pickle.dumps(Harmful()))
+    runs.create(run, recipe("digits"))
+    path = run / runs.CHECKPOINT
+    atomic.write(path, pickle.dumps(Harmful()))
     line = refused(["pretrain", "--resume", str(run), "--quiet"], capsys)
     assert line.startswith(f"{path} is not a whole safetensors file, which is all that is read: ")
     assert not (tmp_path / "harm").exists()
@@ -317,21 +317,21 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
     run = tmp_path / "run"
     options = ["--optimizer.lr=1e30", "--optimizer.warmup=0", "--checkpoint-every=1"]
     line = refused(["pretrain", *TINY, f"--out={run}", *options], capsys)
-    step = int(rundir.read_tensors(run / rundir.CHECKPOINT)[1]["step"]) + 1
+    step = int(runs.read_tensors(run / runs.CHECKPOINT)[1]["step"]) + 1
     assert line == (
         f"the loss is not finite at step {step}: try a lower --optimizer.lr or a longer --optimizer.warmup; "
         "the last checkpoint is kept"
     )
     assert step > 1
-    assert not (run / rundir.MODEL).exists()
+    assert not (run / runs.MODEL).exists()
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    rundir.create(run, rundir.read_config(finished))
-    path = run / rundir.CHECKPOINT
+    runs.create(run, runs.read_config(finished))
+    path = run / runs.CHECKPOINT
     old = path.with_name("last.safetensors.partial")
     old.parent.mkdir()
     old.symlink_to("/dev/full")  # every write to the next checkpoint finds no space
@@ -355,7 +355,7 @@ def test_torchrun_starts_the_same_command(tmp_path: Path) -> None:
     ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([*command, "pretrain", *TINY, f"--out={run}"], env=environment, check=True)
-    steps = [json.loads(line)["step"] for line in (run / rundir.LOG).read_text().splitlines()]
+    steps = [json.loads(line)["step"] for line in (run / runs.LOG).read_text().splitlines()]
     assert steps == [2, 4, 6, 8, 10, 12]
     assert main(["evaluate", str(run), "--split=validation"]) == 0
 
@@ -365,7 +365,7 @@ def test_torchrun_starts_the_same_command(tmp_path: Path) -> None:
 )
 def test_other_precisions_and_optimizers_train(options: list[str], tmp_path: Path) -> None:
     assert tiny(tmp_path / "run", *options) == 0
-    log = [json.loads(line) for line in (tmp_path / "run" / rundir.LOG).read_text().splitlines()]
+    log = [json.loads(line) for line in (tmp_path / "run" / runs.LOG).read_text().splitlines()]
     assert log[-1]["loss"] < 1.5 * log[0]["loss"]
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from shared import error
 
 from stochcon import recipebook as recipes
-from stochcon import runs as rundir
+from stochcon import runs
 from stochcon.cli import main
 from stochcon.codes import file as codes
 from stochcon.codes import gallery, index, weighted
@@ -59,8 +59,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write_run(directory: Path, seed: int) -> Path:
     config = recipes.digits().model_copy(update={"latent": Latent(dim=BITS)})
     torch.manual_seed(seed)
-    rundir.create(directory, config)
-    rundir.write_tensors(directory / rundir.MODEL, StochCon(config).state_dict())
+    runs.create(directory, config)
+    runs.write_tensors(directory / runs.MODEL, StochCon(config).state_dict())
     return directory
 
 

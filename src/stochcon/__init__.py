@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from stochcon.data.sets import load as load_data
     from stochcon.evaluation.curve import curve
     from stochcon.evaluation.evaluate import evaluate
-    from stochcon.evaluation.features import Features, extract, load_model
+    from stochcon.evaluation.features import Features, extract
     from stochcon.exporters.hub import from_hub, to_hub
     from stochcon.exporters.onnx import to_onnx
     from stochcon.method.objective import info_nce
     from stochcon.recipebook import recipe
+    from stochcon.runs import load_model
     from stochcon.train.pretrain import pretrain
 
 __all__ = [
@@ -55,7 +56,7 @@ _HOMES = {
     "info_nce": ("method.objective", "info_nce"),
     "load": ("codes.encode", "load"),
     "load_data": ("data.sets", "load"),
-    "load_model": ("evaluation.features", "load_model"),
+    "load_model": ("runs", "load_model"),
     "pretrain": ("train.pretrain", "pretrain"),
     "read_codes": ("codes.file", "read"),
     "recipe": ("recipebook", "recipe"),

@@ -15,13 +15,13 @@ from stochcon.options import parse, value_of
 
 
 def pretrain(arguments: list[str]) -> None:
-    from stochcon import runs as rundir
+    from stochcon import runs
 
     name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
     directory = value_of(arguments, "--resume")
     if name is None and directory is None and not {"-h", "--help"} & {*arguments}:
         raise ValueError(f"pretrain needs a recipe ({', '.join(recipes.RECIPES)}) or --resume DIR")
-    base = rundir.read_config(Path(directory)) if directory else recipes.recipe(name or "photographs")
+    base = runs.read_config(Path(directory)) if directory else recipes.recipe(name or "photographs")
     if directory and name not in (None, base.recipe):
         raise ValueError(f"{directory} is a run of the recipe {base.recipe}, not of {name}")
 

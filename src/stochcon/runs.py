@@ -1,70 +1,46 @@
 """A run directory: config.json, log.jsonl, checkpoint/, model.safetensors, metrics.json, pictures.
 
-Every file is written whole: a crash leaves the old one or the new one. Tensors are kept as safetensors,
-so that nothing is ever loaded by pickle.
+Every file is written whole. Tensors are kept as safetensors, so that nothing is ever loaded by pickle.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from stochcon import atomic
 from stochcon.config import Config, explain
+from stochcon.method.model import StochCon
 
-CONFIG, LOG, MODEL, METRICS, SKIPPED = (
-    "config.json",
-    "log.jsonl",
-    "model.safetensors",
-    "metrics.json",
-    "skipped.txt",
-)
+CONFIG, LOG, MODEL = "config.json", "log.jsonl", "model.safetensors"
+METRICS, SKIPPED = "metrics.json", "skipped.txt"
 CHECKPOINT = Path("checkpoint") / "last.safetensors"
 
 
-def write(path: Path, content: bytes) -> None:
-    """The file with this content, or as it was before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException as error:  # an interruption too
-        partial.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            message = f"{error.strerror}; {path} is left as it was"
-            raise OSError(error.errno, message, str(partial)) from None
-        raise
-    os.replace(partial, path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    write(path, (json.dumps(value, indent=2) + "\n").encode())
-
-
 def write_tensors(path: Path, tensors: dict[str, Tensor], **metadata: str) -> None:
-    write(
-        path,
-        safetensors.torch.save({k: t.detach().contiguous() for k, t in tensors.items()}, metadata or None),
-    )
+    """Write named tensors, and text about them, as a safetensors file."""
+    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    atomic.write(path, safetensors.torch.save(contiguous, metadata or None))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata. Raises ValueError when the file is no safetensors file (a pickle, say)."""
+    """Read the tensors of a safetensors file, and its metadata.
+
+    Raises:
+        ValueError: If the file is missing, or is no safetensors file (a pickle, say).
+    """
     if not path.is_file():
         raise ValueError(f"{path} is missing")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except safetensors.SafetensorError as error:
         raise ValueError(
             f"{path} is not a whole safetensors file, which is all that is read: {error}"
@@ -72,14 +48,23 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def create(directory: Path, config: Config) -> None:
-    """Start a run directory. Raises ValueError when it holds a run already."""
+    """Start a run directory.
+
+    Raises:
+        ValueError: If it holds a run already, or is a file.
+    """
     if (directory / CONFIG).exists():
         raise ValueError(
             f"{directory} holds a run already: go on with --resume {directory}, or choose another --out"
         )
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"{directory} is a file; --out must name a folder, or one that is not there yet")
-    write(directory / CONFIG, (config.model_dump_json(indent=2) + "\n").encode())
+    write_config(directory, config)
+
+
+def write_config(directory: Path, config: Config) -> None:
+    """Write the configuration of a run."""
+    atomic.write(directory / CONFIG, (config.model_dump_json(indent=2) + "\n").encode())
 
 
 def holds(directory: Path, config: Config) -> bool:
@@ -88,18 +73,61 @@ def holds(directory: Path, config: Config) -> bool:
 
 
 def read_config(directory: Path) -> Config:
-    """The configuration of a run. Raises ValueError when the directory is no run."""
-    path = directory / CONFIG
-    if not path.is_file():
+    """Read the configuration of a run.
+
+    Raises:
+        ValueError: If the directory is no run, or its configuration cannot be used.
+    """
+    if not (directory / CONFIG).is_file():
         raise ValueError(f"{directory} is not a run: it has no {CONFIG}")
+    return read_config_file(directory / CONFIG)
+
+
+def read_config_file(path: Path) -> Config:
+    """Read a configuration from a JSON file, which may leave out what is at its default.
+
+    Raises:
+        ValueError: If the file cannot be read, or a field of it is wrong.
+    """
     try:
         return Config.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise ValueError(f"{path}: {explain(error)}") from None
 
 
+def load_model(directory: Path | str) -> tuple[StochCon, Config]:
+    """Load the model of a finished run.
+
+    Args:
+        directory: The run directory.
+
+    Returns:
+        The model, in evaluation mode on the CPU, and the configuration of the run.
+
+    Raises:
+        ValueError: If the run is not finished, or its weights do not fit its configuration.
+    """
+    directory = Path(directory)
+    config = read_config(directory)
+    path = directory / MODEL
+    if not path.is_file() and (directory / CHECKPOINT).is_file():
+        raise ValueError(f"{directory} is not finished: stochcon pretrain --resume {directory}")
+    with torch.random.fork_rng(devices=[]):  # weights that are replaced at once are no one's randomness
+        model = StochCon(config).to(memory_format=torch.channels_last)
+    try:
+        model.load_state_dict(read_tensors(path)[0])
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit its {CONFIG}: {str(error).splitlines()[-1].strip()}") from None
+    return model.eval(), config
+
+
 class Log:
-    """log.jsonl: one object a line. Opened at a step, it drops the lines that a resumed run will write again."""
+    """A file of JSON objects, one a line. Opened at a step, it drops the lines that a resumed run will write again.
+
+    Args:
+        path: The file; a line that an interruption cut is dropped.
+        step: The last step that counts as done.
+    """
 
     def __init__(self, path: Path, step: int):
         kept = []
@@ -108,12 +136,13 @@ class Log:
                 try:
                     entry = json.loads(line)
                 except json.JSONDecodeError:
-                    break  # a line that an interruption cut
+                    break
                 if entry["step"] <= step:
                     kept.append(line)
-        write(path, "".join(line + "\n" for line in kept).encode())
+        atomic.write(path, "".join(line + "\n" for line in kept).encode())
         self.path = path
 
     def append(self, entry: dict[str, Any]) -> None:
+        """Write one line more."""
         with open(self.path, "a") as file:
             file.write(json.dumps(entry) + "\n")

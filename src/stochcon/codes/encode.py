@@ -15,15 +15,16 @@ import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from stochcon import runs as rundir
+from stochcon import atomic, runs
 from stochcon.codes import file as codes
 from stochcon.codes.file import Codes
 from stochcon.codes.packed import mean_flips
 from stochcon.data import images
 from stochcon.data.images import Images, Source, Split
 from stochcon.data.sources import Pictures, list_images, list_pictures
-from stochcon.evaluation.features import Features, extract, load_model
+from stochcon.evaluation.features import Features, extract
 from stochcon.method import backbones
+from stochcon.runs import load_model
 from stochcon.train.loop import Speed
 
 
@@ -109,9 +110,9 @@ def load(directory: Path | str, device: torch.device | str | None = None) -> Enc
 
 def model_hash(directory: Path | str) -> str:
     """SHA-256 of a finished run's weights and of how it looks at an image, by which codes say what made them."""
-    config = rundir.read_config(Path(directory))
+    config = runs.read_config(Path(directory))
     views, latent = config.views, config.latent
-    with open(Path(directory) / rundir.MODEL, "rb") as file:
+    with open(Path(directory) / runs.MODEL, "rb") as file:
         digest = file_digest(file, "sha256")
     looks = [config.data.size, config.data.channels, views.global_size, views.mean, views.std]
     digest.update(json.dumps([*looks, config.backbone.name, latent.kind, latent.logit_scale]).encode())
@@ -198,7 +199,7 @@ def _write(batches: Iterable[Codes], listed: bytes, path: Path) -> tuple[int, Pa
     """First the list, so that wherever there are codes there is theirs."""
     listing = path.with_suffix(SKIPPED)
     if listed:
-        rundir.write(listing, listed)
+        atomic.write(listing, listed)
     else:
         listing.unlink(missing_ok=True)  # of an earlier file of this name
     return codes.write(batches, path), listing if listed else None

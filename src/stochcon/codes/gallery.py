@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from stochcon import runs as rundir
+from stochcon import atomic
 from stochcon.codes.search import Nearest, number
 from stochcon.config import Data
 from stochcon.data.folder import open_image
@@ -37,7 +37,7 @@ def save(results: Sequence[Nearest], images: str, path: Path) -> Path:
     opened |= {r.query: open_image(Path(r.query), SIDE) for r in shown if not r.by_id}
     buffer = io.BytesIO()
     draw(shown, opened).savefig(buffer, dpi=120)
-    rundir.write(path, buffer.getvalue())
+    atomic.write(path, buffer.getvalue())
     return path
 
 

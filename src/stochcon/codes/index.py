@@ -21,6 +21,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from stochcon import atomic
 from stochcon.codes.packed import threads
 from stochcon.codes.stored import Stored
 
@@ -96,11 +97,10 @@ def search(index: Any, queries: NDArray[np.uint8], k: int) -> tuple[NDArray[np.i
 
 
 def _write(file: Path, key: dict[str, Any], index: Any) -> None:
-    from stochcon import runs as rundir  # here, as it brings torch, for which a search need not wait
 
     content = faiss.serialize_index_binary(index).tobytes()
     header = json.dumps(key | {"sha256": sha256(content).hexdigest()})
-    rundir.write(file, header.encode() + b"\n" + content)
+    atomic.write(file, header.encode() + b"\n" + content)
 
 
 def _read(file: Path, key: dict[str, Any]) -> tuple[Any, str]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stochcon import runs as rundir
+from stochcon import atomic
 from stochcon.config import Data
 from stochcon.data import sets as data
 from stochcon.data.images import Images
@@ -100,4 +100,4 @@ def write_lists() -> None:
         train = data.LISTS[name](Data.model_validate({"name": name}), "train")
         for fraction in FRACTIONS:
             path = Path(__file__).parent / "labels" / f"{name}-{fraction:g}.txt"
-            rundir.write(path, make_list(name, train, fraction).encode())
+            atomic.write(path, make_list(name, train, fraction).encode())

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from stochcon import runs as rundir
+from stochcon import atomic
 from stochcon.config import Data
 from stochcon.data.images import Source, Unreadable, canvas
 from stochcon.parallel import everyones, local_world_size, rank
@@ -99,7 +99,7 @@ class Canvases:
         before = {name: reason for name, _, reason in (line.partition("\t") for line in lines)}
         if self.bad.keys() - before.keys():
             found = sorted((before | self.bad).items())
-            rundir.write(path, os.fsencode("".join(f"{name}\t{reason}\n" for name, reason in found)))
+            atomic.write(path, os.fsencode("".join(f"{name}\t{reason}\n" for name, reason in found)))
             if not before:
                 print(f"{len(found)} of {len(self)} images cannot be read: {path} lists them")
 

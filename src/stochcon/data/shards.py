@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from rich.progress import track
 
-from stochcon import runs as rundir
+from stochcon import runs
 from stochcon.data.folder import EXTENSIONS, SPLIT_FOLDERS, divided, files, given_splits, open_image
 from stochcon.data.images import Source, Split
 from stochcon.data.listing import Indices, Names
@@ -106,7 +106,7 @@ def indexed(shard: Path, cache: Path) -> Index:
     stamp = {"shard": str(shard), "changed": str(status.st_mtime_ns), "bytes": str(status.st_size)}
     path = cache / "shards" / f"{sha256(os.fsencode(shard)).hexdigest()[:32]}.safetensors"
     if path.exists():
-        tensors, metadata = rundir.read_tensors(path)
+        tensors, metadata = runs.read_tensors(path)
         if metadata == stamp:
             arrays = {key: tensor.numpy() for key, tensor in tensors.items()}
             names, labels = (
@@ -118,7 +118,7 @@ def indexed(shard: Path, cache: Path) -> Index:
     for key, texts in (("names", index.names), ("labels", index.labels)):
         arrays |= {f"{key}.text": texts.text, f"{key}.ends": texts.ends}
     mine = path.with_name(f"{uuid4().hex}.safetensors")  # another job may be at the same shard
-    rundir.write_tensors(mine, {key: torch.tensor(array) for key, array in arrays.items()}, **stamp)
+    runs.write_tensors(mine, {key: torch.tensor(array) for key, array in arrays.items()}, **stamp)
     os.replace(mine, path)
     return index
 

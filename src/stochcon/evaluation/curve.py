@@ -12,14 +12,15 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from torch import Tensor
 
-from stochcon import runs as rundir
+from stochcon import atomic
 from stochcon.config import changes
 from stochcon.data.images import Images, Split, evenly
 from stochcon.evaluation import probes
 from stochcon.evaluation.evaluate import NAMES, Codes, labelled, of_split, pixels
-from stochcon.evaluation.features import Features, extract, load_model
+from stochcon.evaluation.features import Features, extract
 from stochcon.evaluation.regression import ridge_r2, targets
 from stochcon.evaluation.retrieval import retrieval
+from stochcon.runs import load_model
 
 CURVE, PICTURE = "curve.json", "curve.png"
 SUBSET = 5000
@@ -127,10 +128,10 @@ def curve(
 def save(curve: Curve) -> None:
     """curve.json and curve.png in the first run's directory, with the split in their names unless that is test."""
     out = Path(curve.runs[0])
-    rundir.write_json(out / of_split(CURVE, curve.split), asdict(curve) | {"kept": curve.kept()})
+    atomic.write_json(out / of_split(CURVE, curve.split), asdict(curve) | {"kept": curve.kept()})
     picture = io.BytesIO()
     draw(curve).savefig(picture, dpi=150, format="png")
-    rundir.write(out / of_split(PICTURE, curve.split), picture.getvalue())
+    atomic.write(out / of_split(PICTURE, curve.split), picture.getvalue())
 
 
 def _bits(run: str, features: Features) -> int:

@@ -9,13 +9,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from stochcon import runs as rundir
+from stochcon import atomic, runs
 from stochcon.config import Data
 from stochcon.data import sets as data
 from stochcon.data.images import Images, Split, raw_bits
 from stochcon.evaluation import probes
-from stochcon.evaluation.features import Features, extract, load_model
+from stochcon.evaluation.features import Features, extract
 from stochcon.evaluation.retrieval import MOST_QUERIES, retrieval
+from stochcon.runs import load_model
 
 BITS_WITHOUT_LATENT = 64
 
@@ -46,7 +47,7 @@ def evaluate(directory: Path | str, split: Split = "test", progress: bool = True
     if b.bits is not None:
         metrics |= probes.count_bits(b.bits) | {"compression": raw_bits(test) / b.bits.shape[1]}
     metrics["seed"] = config.seed
-    rundir.write_json(directory / of_split(rundir.METRICS, split), metrics)
+    atomic.write_json(directory / of_split(runs.METRICS, split), metrics)
     return metrics
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from stochcon import runs as rundir
-from stochcon.config import Config, Views
+from stochcon.config import Views
 from stochcon.method.model import StochCon
 from stochcon.method.views import eval_view
 from stochcon.program import keep_freed_memory
@@ -48,23 +46,6 @@ class Features:
         """(N, D) how likely each bit of a sample differs from that of the code, min(p, 1 - p)."""
         p = self.probabilities
         return None if p is None else torch.minimum(p, 1 - p)
-
-
-def load_model(directory: Path | str) -> tuple[StochCon, Config]:
-    """The model of a run directory, ready to use, and its configuration. Raises ValueError if it is not finished."""
-    directory = Path(directory)
-    config = rundir.read_config(directory)
-    path = directory / rundir.MODEL
-    if not path.is_file() and (directory / rundir.CHECKPOINT).is_file():
-        raise ValueError(f"{directory} is not finished: stochcon pretrain --resume {directory}")
-    model = StochCon(config).to(memory_format=torch.channels_last)
-    try:
-        model.load_state_dict(rundir.read_tensors(path)[0])
-    except RuntimeError as error:
-        raise ValueError(
-            f"{path} does not fit its {rundir.CONFIG}: {str(error).splitlines()[-1].strip()}"
-        ) from None
-    return model.eval(), config
 
 
 @torch.inference_mode()

@@ -10,15 +10,16 @@ from matplotlib.figure import Figure, SubFigure
 from rich.console import Console
 from torch import Tensor
 
-from stochcon import runs as rundir
+from stochcon import atomic, runs
 from stochcon.config import Config
 from stochcon.data import sets as data
 from stochcon.data.images import Images, raw_bits
 from stochcon.evaluation import probes
 from stochcon.evaluation.curve import of_bits, of_h, of_pixels, panel, widths
 from stochcon.evaluation.evaluate import BITS_WITHOUT_LATENT, feature_codes, pixel_codes, score, show
-from stochcon.evaluation.features import Features, extract, load_model
+from stochcon.evaluation.features import Features, extract
 from stochcon.recipebook import recipe
+from stochcon.runs import load_model
 from stochcon.train.pretrain import pretrain
 
 EPOCHS = 6
@@ -36,7 +37,7 @@ def demo(out: Path, config: Config | None = None) -> None:
     config: of the Bernoulli model; by default the recipe `photographs`, shortened. Raises ValueError when
     `out` holds something else.
     """
-    if out.exists() and any(out.iterdir()) and not (out / "bernoulli" / rundir.CONFIG).exists():
+    if out.exists() and any(out.iterdir()) and not (out / "bernoulli" / runs.CONFIG).exists():
         raise ValueError(f"{out} is not empty and holds no demo: choose another --out")
     console = Console()
     config = config or shortened()
@@ -59,7 +60,7 @@ def demo(out: Path, config: Config | None = None) -> None:
         bits_of_test = features["bernoulli"][1].bits
         assert bits_of_test is not None
         metrics |= probes.count_bits(bits_of_test) | {"compression": raw_bits(test) / bits}
-        rundir.write_json(out / rundir.METRICS, metrics)
+        atomic.write_json(out / runs.METRICS, metrics)
         picture = out / "bits.png"
         draw(train, test, features["bernoulli"], features["simclr"]).savefig(picture, dpi=150)
     show(metrics, f"{len(test):,} test patches after {config.epochs} epochs", console)

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 from pydantic import ValidationError
 
-from stochcon import runs as rundir
+from stochcon import atomic
 from stochcon.config import Config, changes, explain
 from stochcon.experiments import measure
 from stochcon.experiments.cost import work
@@ -125,7 +125,7 @@ def run(cell: Cell, command: str) -> None:
             "command": command,
             "config": cell.config.model_dump(mode="json"),
         }
-        rundir.write_json(cell.path, record)
+        atomic.write_json(cell.path, record)
 
 
 def run_grid(cells: Sequence[Cell], jobs: int, command: str) -> None:

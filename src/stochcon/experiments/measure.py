@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stochcon import runs as rundir
+from stochcon import runs
 from stochcon.config import Config
 from stochcon.data import sets as data
 from stochcon.data.images import evenly
 from stochcon.evaluation import probes
-from stochcon.evaluation.features import extract, load_model
+from stochcon.evaluation.features import extract
 from stochcon.method.model import StochCon
 from stochcon.parallel import rank
+from stochcon.runs import load_model
 from stochcon.train.classifier import Mode
 from stochcon.train.classify import CROP, LEARNING_RATE, classify
 from stochcon.train.pretrain import pretrain
@@ -35,13 +36,13 @@ class ActiveBits:
     def __init__(self, config: Config, directory: Path):
         self.config, self.path = config, directory / "bits.jsonl"
         self.images = {split: data.load(config.data, split).pixels for split in ("train", "test")}
-        self.log: rundir.Log | None = None
+        self.log: runs.Log | None = None
 
     def __call__(self, step: int, model: StochCon) -> None:
         if rank() or not (step == 1 or step % self.config.checkpoint_every == 0):
             return
         if self.log is None:  # what a resumed run will write again is dropped
-            self.log = rundir.Log(self.path, step - 1)
+            self.log = runs.Log(self.path, step - 1)
         self.log.append({"step": step} | {split: self.active(model, x) for split, x in self.images.items()})
 
     def active(self, model: StochCon, pixels: Tensor) -> float:
@@ -52,11 +53,11 @@ class ActiveBits:
 
 def pretrained(config: Config, directory: Path) -> dict[str, Any]:
     """Train, or go on; the last loss, and the active bits along training of a latent that has bits."""
-    if not (directory / rundir.MODEL).exists():
+    if not (directory / runs.MODEL).exists():
         observe = ActiveBits(config, directory) if config.latent.kind == "bernoulli" else None
-        resume = (directory / rundir.CONFIG).exists()
+        resume = (directory / runs.CONFIG).exists()
         pretrain(config, directory, resume=resume, progress=False, observe=observe)
-    last = _lines(directory / rundir.LOG)[-1]
+    last = _lines(directory / runs.LOG)[-1]
     metrics: dict[str, Any] = {"loss": last["loss"]}
     if config.latent.kind == "bernoulli":
         looks = _lines(directory / "bits.jsonl")

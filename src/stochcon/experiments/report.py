@@ -12,7 +12,7 @@ from types import ModuleType
 from rich.console import Console
 from rich.table import Table
 
-from stochcon import runs as rundir
+from stochcon import atomic
 from stochcon.experiments import claims, cost, figure2, figure3, figure4, figure5, table1, tiers
 from stochcon.experiments.grid import RESULTS, Cell, read, run_grid
 from stochcon.experiments.plan import Plan, with_pretraining
@@ -88,7 +88,7 @@ def draw(tier: Tier, names: Sequence[str]) -> None:
             if whole(FIGURES[name].cells(plan)):
                 content = BytesIO()
                 FIGURES[name].draw(plan).savefig(content, dpi=150, metadata={"Software": None})
-                rundir.write(picture(name, data), content.getvalue())
+                atomic.write(picture(name, data), content.getvalue())
     for page in filter(Path.is_file, PAGES):
         fill(page, plans)
 
@@ -104,7 +104,7 @@ def fill(page: Path, plans: dict[str, Plan]) -> None:
     old = page.read_text()
     new = BLOCK.sub(lambda match: filled(match, page, plans), old)
     if new != old:
-        rundir.write(page, new.encode())
+        atomic.write(page, new.encode())
 
 
 def picture(name: str, data: str) -> Path:

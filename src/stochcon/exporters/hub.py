@@ -10,17 +10,17 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCardData, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from stochcon import runs as rundir
+from stochcon import atomic, runs
 from stochcon.codes.encode import Encoder
 from stochcon.config import Config
 from stochcon.data import sets as data
 from stochcon.evaluation.evaluate import NAMES
-from stochcon.evaluation.features import load_model
 from stochcon.method import backbones
 from stochcon.method.model import StochCon
+from stochcon.runs import load_model
 
 CARD = "README.md"
-FILES = {rundir.MODEL, rundir.CONFIG, rundir.METRICS, CARD}
+FILES = {runs.MODEL, runs.CONFIG, runs.METRICS, CARD}
 GIT = {".git", ".gitattributes"}
 """Of a clone of a repository on the Hub, into which a run may be exported."""
 DATASETS = {"fashion-mnist": "zalando-datasets/fashion_mnist", "cifar10": "uoft-cs/cifar10"}
@@ -45,18 +45,18 @@ def to_hub(directory: Path | str, out: Path | str | None = None) -> Path:
 
     # where the images lay on this disk is nobody's business
     config = config.model_copy(update={"data": config.data.model_copy(update={"root": None})})
-    scored = directory / rundir.METRICS
+    scored = directory / runs.METRICS
     metrics = json.loads(scored.read_bytes()) if scored.is_file() else None
-    weights = (directory / rundir.MODEL).read_bytes()
+    weights = (directory / runs.MODEL).read_bytes()
 
-    rundir.write(out / rundir.MODEL, weights)
-    rundir.write(out / CARD, card(out.resolve().name, model, config, metrics).encode())
+    atomic.write(out / runs.MODEL, weights)
+    atomic.write(out / CARD, card(out.resolve().name, model, config, metrics).encode())
     if metrics is None:
-        (out / rundir.METRICS).unlink(missing_ok=True)
+        (out / runs.METRICS).unlink(missing_ok=True)
     else:
-        rundir.write_json(out / rundir.METRICS, metrics)
+        atomic.write_json(out / runs.METRICS, metrics)
     # last, as nothing loads a folder without it
-    rundir.write(out / rundir.CONFIG, (config.model_dump_json(indent=2) + "\n").encode())
+    atomic.write(out / runs.CONFIG, (config.model_dump_json(indent=2) + "\n").encode())
     return out
 
 
@@ -69,7 +69,7 @@ def from_hub(name: Path | str) -> Encoder:
     if Path(name).is_dir():
         return Encoder(name)
     try:
-        return Encoder(snapshot_download(str(name), allow_patterns=[rundir.MODEL, rundir.CONFIG]))
+        return Encoder(snapshot_download(str(name), allow_patterns=[runs.MODEL, runs.CONFIG]))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"{name} is no folder, and the Hub does not give it: {reason}") from None
@@ -116,7 +116,7 @@ def card(name: str, model: StochCon, config: Config, metrics: dict[str, float] |
 
 {_recipe(model, config)}
 
-The whole configuration is `{rundir.CONFIG}`.
+The whole configuration is `{runs.CONFIG}`.
 
 ## Metrics
 

@@ -22,15 +22,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stochcon import runs as rundir
+from stochcon import atomic
 from stochcon.codes import file as codes
 from stochcon.codes.encode import model_hash
 from stochcon.config import Config, Views
 from stochcon.data import images
 from stochcon.data import sets as data
-from stochcon.evaluation.features import extract, load_model
+from stochcon.evaluation.features import extract
 from stochcon.method.model import StochCon
 from stochcon.method.views import resampling_matrices
+from stochcon.runs import load_model
 
 VERSION = 1
 OUTPUTS = {"bernoulli": ("codes", "probabilities"), "gaussian": ("codes", "means", "variances")}
@@ -142,7 +143,7 @@ def to_onnx(
     pixels = _validation_images(config, check) if check else None
     content = _translate(Graph(model, config), config, model_hash(directory))
     agreement = None if pixels is None else compare(content, model, config, pixels)
-    rundir.write(out, content)
+    atomic.write(out, content)
     return out, agreement
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from stochcon.config import Config, Latent
-from stochcon.evaluation.features import load_model
 from stochcon.method import backbones
 from stochcon.method.model import StochCon
+from stochcon.runs import load_model
 from stochcon.train import loop as training
 
 Mode = Literal["finetune", "frozen", "supervised", "supervised-bernoulli"]

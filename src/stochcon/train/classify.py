@@ -15,15 +15,15 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from stochcon import runs as rundir
+from stochcon import atomic, runs
 from stochcon.config import Config, Data, Optimizer, Views
 from stochcon.data import sets as data
 from stochcon.data.few_labels import choose, list_path
 from stochcon.data.images import Images, Split
-from stochcon.evaluation.features import load_model
 from stochcon.method.views import eval_view, global_view
 from stochcon.parallel import rank, synchronise_batch_norm, world_size
 from stochcon.recipebook import RECIPES, recipe
+from stochcon.runs import load_model
 from stochcon.train import loop as training
 from stochcon.train.classifier import Classifier, Mode, start
 
@@ -115,9 +115,9 @@ def classify(
     def trained(trial: Trial) -> Classifier:
         folder = out / "classify" / trial.folder(origin)
         classifier = start(config, directory, mode, len(train.classes), seed).to(fabric.device)
-        if not (folder / rundir.MODEL).exists():
+        if not (folder / runs.MODEL).exists():
             fit(fabric, classifier, pixels, targets, config, trial, folder, progress)
-        classifier.trained.load_state_dict(rundir.read_tensors(folder / rundir.MODEL)[0])
+        classifier.trained.load_state_dict(runs.read_tensors(folder / runs.MODEL)[0])
         return classifier
 
     scores = [
@@ -148,7 +148,7 @@ def classify(
         "test": accuracy(classifier, test.pixels, test_labels, config.views, seed),
     }
     if rank() == 0:
-        rundir.write_json(out / f"classify-{mode}-{best.labels}.json", result)
+        atomic.write_json(out / f"classify-{mode}-{best.labels}.json", result)
     return result
 
 
@@ -188,12 +188,12 @@ def fit(
     settings = Optimizer(name="adamw", lr=trial.lr, weight_decay=trial.weight_decay)
     network, optimizer = fabric.setup(classifier, training.build_optimizer(classifier.trained, settings))
 
-    checkpoint = folder / rundir.CHECKPOINT.name
+    checkpoint = folder / runs.CHECKPOINT.name
     start = 0
     if checkpoint.exists():
         start = training.load_checkpoint(checkpoint, classifier.trained, optimizer, folder.name)
     elif rank() == 0:
-        rundir.write_json(folder / "trial.json", asdict(trial))
+        atomic.write_json(folder / "trial.json", asdict(trial))
     mine = training.share(trial.batch_size)
     title = f"{trial.mode}, {trial.epochs} epochs"
     with training.Journal(
@@ -221,7 +221,7 @@ def fit(
             if rank() == 0 and done < steps and done % config.checkpoint_every == 0:
                 training.save_checkpoint(checkpoint, done, classifier.trained, optimizer, folder.name)
     if rank() == 0:
-        rundir.write_tensors(folder / rundir.MODEL, classifier.trained.state_dict())
+        runs.write_tensors(folder / runs.MODEL, classifier.trained.state_dict())
         checkpoint.unlink(missing_ok=True)
     fabric.barrier()
 
@@ -260,7 +260,7 @@ def _check(
 def _source(source: Path | str, mode: Mode) -> tuple[Config, Path | None]:
     if mode.startswith("supervised") and str(source) in RECIPES:
         return recipe(str(source)), None
-    return rundir.read_config(Path(source)), Path(source)
+    return runs.read_config(Path(source)), Path(source)
 
 
 def _origin(config: Config, mode: Mode, directory: Path | None, ids: list[str], targets: Tensor) -> str:
@@ -268,7 +268,7 @@ def _origin(config: Config, mode: Mode, directory: Path | None, ids: list[str], 
     parts = [config.model_dump_json(), *ids, *map(str, targets.tolist())]
     if directory and not mode.startswith("supervised"):
         load_model(directory)  # says what is wrong with a run that is not finished
-        parts.append(sha256((directory / rundir.MODEL).read_bytes()).hexdigest())
+        parts.append(sha256((directory / runs.MODEL).read_bytes()).hexdigest())
     return sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -32,7 +32,7 @@ from timm.optim.lars import Lars
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from stochcon import runs as rundir
+from stochcon import runs
 from stochcon.config import Optimizer as OptimizerConfig
 from stochcon.parallel import leave, meet_again, rank, world_size
 from stochcon.program import compute_in_batches, keep_freed_memory
@@ -130,12 +130,12 @@ def save_checkpoint(path: Path, step: int, model: nn.Module, optimizer: Optimize
     states: Any = optimizer.state_dict()["state"]
     for index, state in states.items():
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
-    rundir.write_tensors(path, tensors, step=str(step), data=digest)
+    runs.write_tensors(path, tensors, step=str(step), data=digest)
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, digest: str) -> int:
     """Back to where save_checkpoint was; the number of steps done. Raises ValueError for a file of another run."""
-    tensors, metadata = rundir.read_tensors(path)
+    tensors, metadata = runs.read_tensors(path)
     if metadata.get("data") != digest:
         raise ValueError(f"{path} was made with other training images; bring those back, or start a new run")
     optimizer_state: dict[int, dict[str, Tensor]] = {}
@@ -202,7 +202,7 @@ class Journal:
         advice: str,
     ):
         self.per_epoch, self.batch_size, self.advice = per_epoch, batch_size, advice
-        self.log = rundir.Log(directory / rundir.LOG, start) if rank() == 0 else None
+        self.log = runs.Log(directory / runs.LOG, start) if rank() == 0 else None
         self.bar = progress_bar(progress and rank() == 0)
         self.task = self.bar.add_task(
             title, total=steps, completed=start, batch_size=batch_size, loss=float("nan")

@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricModule
 from torch import Tensor, nn
 
-from stochcon import runs as rundir
+from stochcon import runs
 from stochcon.config import Config
 from stochcon.data import sets as data
 from stochcon.data.loading import Canvases
@@ -77,7 +77,7 @@ def pretrain(
     ['checkpoint', 'config.json', 'log.jsonl', 'model.safetensors']
     """
     out = Path(out)
-    resume = resume or (restarted() and rundir.holds(out, config))
+    resume = resume or (restarted() and runs.holds(out, config))
     fabric = training.launch(config.precision)
     images = data.load_training(config.data) if images is None else images
     per_epoch = _steps_per_epoch(len(images), config)
@@ -92,7 +92,7 @@ def pretrain(
     optimizer = training.build_optimizer(model, config.optimizer)
     network, optimizer = fabric.setup(model, optimizer)
 
-    checkpoint = out / rundir.CHECKPOINT
+    checkpoint = out / runs.CHECKPOINT
     start = 0
     if resume and checkpoint.exists():
         start = training.load_checkpoint(checkpoint, model, optimizer, images.digest)
@@ -101,8 +101,8 @@ def pretrain(
             f"the processes see different images, or not the same {out}: all must share the files"
         )
     if rank() == 0 and not resume:
-        rundir.create(out, config)
-    images.report(out / rundir.SKIPPED)
+        runs.create(out, config)
+    images.report(out / runs.SKIPPED)
 
     mine = training.share(config.batch_size)
     warmup = round(config.optimizer.warmup * per_epoch)
@@ -130,10 +130,10 @@ def pretrain(
             if training.due(done, steps, config.checkpoint_every):
                 if rank() == 0:
                     training.save_checkpoint(checkpoint, done, model, optimizer, images.digest)
-                images.report(out / rundir.SKIPPED)
+                images.report(out / runs.SKIPPED)
     if rank() == 0:
         calibrate(model, images, config)
-        rundir.write_tensors(out / rundir.MODEL, model.state_dict())
+        runs.write_tensors(out / runs.MODEL, model.state_dict())
     fabric.barrier()
     return out
 
