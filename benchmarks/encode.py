@@ -11,7 +11,7 @@ from stochcon.config import Backbone, Config, Latent
 from stochcon.evaluation.features import extract
 from stochcon.method.backbones import folded
 from stochcon.method.model import StochCon
-from stochcon.method.views import eval_view
+from stochcon.views import eval_view
 
 
 def programs(backbone: Backbone, n: int) -> dict[str, Program]:

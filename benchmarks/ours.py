@@ -8,7 +8,7 @@ from torch import Tensor
 from stochcon.config import Backbone, Config
 from stochcon.method.model import StochCon
 from stochcon.method.objective import multi_crop_info_nce
-from stochcon.method.views import make_views
+from stochcon.views import make_views
 from stochcon.train import loop as training
 from stochcon.train.pretrain import backward
 

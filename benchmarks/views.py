@@ -7,7 +7,7 @@ import torch
 from benchmarks.measure import CORES, Program, Row, speeds, write
 from benchmarks.peers import KorniaViews, lightly_loader
 from stochcon.config import Views
-from stochcon.method.views import make_views
+from stochcon.views import make_views
 from stochcon.program import keep_freed_memory
 
 SIZES = ((32, 32, 16, 256), (256, 224, 96, 16))

@@ -10,7 +10,7 @@ import torch
 from benchmarks import encode, measure, memory, ours, report, steps, views, whole
 from benchmarks.peers import KorniaViews, lightly_loader
 from stochcon.config import Backbone, Views
-from stochcon.method.views import make_views
+from stochcon.views import make_views
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 

@@ -15,7 +15,7 @@ from stochcon.cli import main
 from stochcon.config import Backbone, Config, Data, Latent, Views
 from stochcon.method import objective
 from stochcon.method.model import Embedded, StochCon
-from stochcon.method.views import make_views
+from stochcon.views import make_views
 from stochcon.parallel import gather, rank, synchronise_batch_norm, world_size
 from stochcon.train import gradcache as cached
 from stochcon.train import loop as training

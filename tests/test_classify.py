@@ -30,7 +30,7 @@ from stochcon.cli import main
 from stochcon.config import Backbone, Config, Latent, Views
 from stochcon.data import sets as data
 from stochcon.method.model import StochCon
-from stochcon.method.views import eval_view, global_view
+from stochcon.views import eval_view, global_view
 from stochcon.parallel import rank, synchronise_batch_norm, world_size
 from stochcon.recipebook import recipe
 from stochcon.train import loop as training

@@ -5,7 +5,7 @@ import torch
 
 from stochcon.experiments.tiers import PAPER, bernoulli
 from stochcon.method.model import StochCon
-from stochcon.method.views import make_views
+from stochcon.views import make_views
 from stochcon.train.loop import build_optimizer
 from stochcon.train.pretrain import loss
 

@@ -24,7 +24,7 @@ from stochcon.config import Backbone, Config, Latent
 from stochcon.data import sets as data
 from stochcon.evaluation.features import extract
 from stochcon.method.model import StochCon
-from stochcon.method.views import make_views
+from stochcon.views import make_views
 from stochcon.recipebook import RECIPES, recipe
 from stochcon.train.loop import batches, build_optimizer
 from stochcon.train.pretrain import loss

@@ -20,7 +20,7 @@ from torchvision.transforms import v2
 from stochcon.config import Views
 from stochcon.method import draws, views
 from stochcon.method.large import cut_views
-from stochcon.method.views import eval_view, make_views
+from stochcon.views import eval_view, make_views
 
 NOTHING: dict[str, Any] = {
     "flip": 0,

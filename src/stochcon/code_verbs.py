@@ -35,7 +35,7 @@ def encode(arguments: list[str]) -> None:
 
     directory, images, out, split, batch_size, quiet = parse(options, arguments, "stochcon encode")
     from stochcon.codes.encode import encode
-    from stochcon.parallel import resumable
+    from stochcon.program import resumable
 
     with resumable("the same command again goes on"):
         file, count, skipped = encode(directory, images, out, split, batch_size, progress=not quiet)

@@ -93,8 +93,8 @@ class Backbone(Frozen):
 class Latent(Frozen):
     """q(z'|x), between the backbone and the head of one branch (sections 3, 4.1 to 4.3)."""
 
-    kind: Literal["deterministic", "bernoulli", "gaussian"] = "bernoulli"
-    """`deterministic` is SimCLR."""
+    kind: str = "bernoulli"
+    """bernoulli, gaussian, or deterministic, which is SimCLR."""
     dim: Count | None = None
     """Width of the latent; none: as wide as the backbone's output."""
     placement: Literal["top", "bottom"] = "bottom"
@@ -146,9 +146,8 @@ class Config(Frozen):
     batch_size: Annotated[int, Field(ge=2)] = 256
     """Images a step, over all processes."""
     chunk: Annotated[int, Field(ge=2)] | None = None
-    """Cached gradients: pass so many images of each process through the network at a time; none: all of them."""
-    chunk_batch_norm: Literal["chunk", "exact"] = "chunk"
-    """Batch norm's statistics: of each chunk, or of the whole batch, exactly, in some ten times the time."""
+    """Cached gradients: pass so many images of each process through the network at a time; none: all of them.
+    Batch norm's statistics are those of each chunk."""
     seed: Annotated[int, Field(ge=0)] = 0
     sync_batch_norm: bool = True
     """With several processes: batch norm's statistics over all of them."""
@@ -160,6 +159,19 @@ class Config(Frozen):
     log_every: Count = 10
     """Steps between lines of log.jsonl."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_version_0_1(cls, values: Any) -> Any:
+        """Drop the field that version 0.1 had besides, unless it asked for what is no longer there."""
+        if isinstance(values, dict) and "chunk_batch_norm" in values:
+            if values["chunk_batch_norm"] != "chunk":
+                raise ValueError(
+                    "chunk_batch_norm: the exact mode is gone since version 0.2; leave it away, "
+                    "and each chunk has statistics of its own"
+                )
+            values = {name: value for name, value in values.items() if name != "chunk_batch_norm"}
+        return values
+
     @model_validator(mode="after")
     def _fits(self) -> Config:
         if self.views.local_views and self.views.local_size > self.data.size:
@@ -169,8 +181,6 @@ class Config(Frozen):
         for name in ("mean", "std"):
             if len(getattr(self.views, name)) != self.data.channels:
                 raise ValueError(f"views.{name} must have data.channels = {self.data.channels} numbers")
-        if self.compile and self.chunk_batch_norm == "exact":
-            raise ValueError("chunk_batch_norm: exact needs a network that is not compiled, --no-compile")
         if self.latent.projection == "identity" and self.latent.logit_scale:
             raise ValueError("latent.logit_scale needs --latent.projection linear")
         if self.latent.dim is not None and self.latent.dim > 65536:

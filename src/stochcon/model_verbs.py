@@ -52,7 +52,8 @@ def pretrain(arguments: list[str]) -> None:
         out = Path(directory)
     out = out or Path("runs") / f"{config.recipe}-{config.latent.kind}-{config.seed}"
 
-    from stochcon.parallel import rank, resumable
+    from stochcon.parallel import rank
+    from stochcon.program import resumable
     from stochcon.train.pretrain import pretrain
 
     with resumable(f"stochcon pretrain --resume {out} goes on from the last checkpoint"):
@@ -132,7 +133,8 @@ def classify(arguments: list[str]) -> None:
         return source, mode, tried | training | {"out": out, "progress": not quiet}
 
     source, mode, training = parse(options, arguments, "stochcon classify")
-    from stochcon.parallel import rank, resumable
+    from stochcon.parallel import rank
+    from stochcon.program import resumable
     from stochcon.train.classify import classify
 
     with resumable("the same command again goes on from the last checkpoint"):

@@ -1,13 +1,11 @@
-"""What the processes of one run exchange: embeddings with their gradient, and batch norm's statistics."""
+"""What the processes of one run exchange: embeddings with their gradient, and batch norm's statistics.
+
+torchrun and SLURM start processes; both say in the environment how many there are.
+"""
 
 from __future__ import annotations
 
 import os
-import re
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 from typing import Any, TypeVar
 
 import torch
@@ -17,43 +15,34 @@ from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
+from torch.nn.modules.batchnorm import _BatchNorm
+
+T = TypeVar("T")
 
 
 def world_size() -> int:
-    """The number of processes of this run; 1 without torch.distributed."""
+    """Return the number of processes of this run; 1 without torch.distributed."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """This process's number; 0 without torch.distributed."""
+    """Return this process's number; 0 without torch.distributed."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
-def local_world_size() -> int:
-    """The number of processes of this run on this machine, as torchrun or SLURM says."""
+def launched_world_size() -> int:
+    """Return how many processes torchrun or SLURM has started, whether they have met or not."""
+    return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)
+
+
+def launched_rank() -> int:
+    """Return this process's number among those."""
+    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)
+
+
+def launched_local_world_size() -> int:
+    """Return how many of those processes are on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE") or 1)
-
-
-def meet_again() -> None:
-    """When torchrun has restarted the processes: join them under keys of this attempt.
-
-    They share one store with the processes before them, whose addresses are still in it; to connect to one
-    of those hangs or fails.
-    """
-    if restarted() and int(os.environ["WORLD_SIZE"]) > 1:
-        store, rank, world = next(rendezvous("env://"))
-        attempt = PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, store=attempt, rank=rank, world_size=world)
-
-
-def leave() -> None:
-    """Ends this process's part in the group, if it has one, while Python can still join the group's threads.
-
-    Left to the interpreter's own end, a thread of it that is still at work can abort the process.
-    """
-    if dist.is_initialized():
-        dist.destroy_process_group()
 
 
 def restarted() -> bool:
@@ -61,42 +50,34 @@ def restarted() -> bool:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
 
 
-T = TypeVar("T")
+def rejoin_process_group() -> None:
+    """Join the processes under keys of this attempt when torchrun has restarted them.
+
+    They share one store with the processes before them, whose addresses are still in it; connecting to one of
+    those hangs or fails.
+    """
+    if restarted() and launched_world_size() > 1:
+        store, rank, world = next(rendezvous("env://"))
+        attempt = PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, store=attempt, rank=rank, world_size=world)
 
 
-def everyones(value: T) -> list[T]:
-    """Every process's value, in the order of their numbers."""
+def leave_process_group() -> None:
+    """End this process's part in the group while Python can still join the group's threads.
+
+    A thread of it that is at work when the interpreter ends can abort the process.
+    """
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def all_gather_object(value: T) -> list[T]:
+    """Return every process's value, in the order of their numbers."""
     values: list[Any] = [value] * world_size()
     if world_size() > 1:
         dist.all_gather_object(values, value)
     return values
-
-
-LOST = re.compile("closed by peer|reset by peer|broken pipe|remote process exited|timed out", re.IGNORECASE)
-
-
-@contextmanager
-def resumable(how: str) -> Iterator[None]:
-    """Around a run: what to say when it is told to stop, or when one of its processes is lost.
-
-    SIGTERM becomes a KeyboardInterrupt, as Ctrl-C is; the connections that the death of another process
-    breaks become a ConnectionError. Both say how to go on.
-    """
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(how) from None
-    except RuntimeError as error:
-        if world_size() > 1 and LOST.search(str(error)):
-            raise ConnectionError(f"process {rank()} has lost another process of this run; {how}") from error
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class _Gather(torch.autograd.Function):
@@ -115,16 +96,22 @@ class _Gather(torch.autograd.Function):
 
 
 def gather(mine: Tensor) -> Tensor:
-    """Everyone's tensor of shape (...) as (world, ...), with the gradient of every process's use of mine.
+    """Gather everyone's tensor, with the gradient of every process's use of mine.
 
-    The gradients that come back are summed over processes, so the mean over processes that data-parallel
-    training takes afterwards is the gradient of the mean of the processes' losses.
+    The gradients are summed over processes, so the mean over processes that data-parallel training takes
+    afterwards is the gradient of the mean of the processes' losses.
+
+    Args:
+        mine: This process's tensor, (...), of one shape in all processes.
+
+    Returns:
+        (world size, ...).
     """
     return mine[None] if world_size() == 1 else _Gather.apply(mine)
 
 
-class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm over all processes on any device (torch's own refuses CPUs), statistics in float32 at least.
+class SyncBatchNorm(_BatchNorm):
+    """Batch norm over all processes on any device (torch's own refuses CPUs), with statistics in float32 at least.
 
     Its children, the dropout and activation that timm puts into some batch norms, are applied afterwards.
     """
@@ -134,6 +121,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
             raise ValueError(f"expected at least 2 dimensions, got {x.dim()}")
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise (N, C, ...) by the statistics of all processes, in training."""
         out = self._synchronised(x) if self.training and world_size() > 1 else super().forward(x)
         for child in self.children():
             out = child(out)
@@ -142,16 +130,21 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
     def _synchronised(self, x: Tensor) -> Tensor:
         precise = x.to(torch.promote_types(x.dtype, torch.float32))
         out, mean, variance, size = _Normalise.apply(precise, self.weight, self.bias, self.eps)
-        update_running(self, mean, variance, size)
+        if self.running_mean is not None and self.running_var is not None:
+            assert self.num_batches_tracked is not None
+            self.num_batches_tracked += 1
+            momentum = 0.1 if self.momentum is None else self.momentum
+            unbiased = variance * size / (size - 1)
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
         return out.to(x.dtype)
 
 
 class _Normalise(torch.autograd.Function):
-    """x (N, C, ...) normalised by everyone's mean and variance, with the fused kernels of torch's own batch norm.
+    """Normalise x (N, C, ...) by everyone's mean and variance, with the fused kernels of torch's own batch norm.
 
-    Written with one operation after another, a step of two CPU processes took half as long again. Gradients sum what
-    all processes' losses have by x, and are this process's share by weight and bias, as data-parallel
-    training wants them.
+    The gradient with respect to x sums all processes' losses. Those with respect to weight and bias are this
+    process's share, as data-parallel training wants them. One operation after another would take half as long again.
     """
 
     @staticmethod
@@ -181,27 +174,13 @@ class _Normalise(torch.autograd.Function):
         return plain, *((None, None) if weight is None else (of_weight, of_bias)), None
 
 
-@torch.no_grad()
-def update_running(
-    norm: nn.modules.batchnorm._BatchNorm, mean: Tensor, variance: Tensor, size: Tensor
-) -> None:
-    """Moves running statistics towards those of `size` values a channel, as torch's batch norm does."""
-    if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
-        return
-    norm.num_batches_tracked += 1
-    momentum = 0.1 if norm.momentum is None else norm.momentum
-    unbiased = variance * size / (size - 1)
-    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
-    norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), momentum)
-
-
 def synchronise_batch_norm(module: nn.Module) -> nn.Module:
-    """The module with every batch norm replaced by one over all processes; parameters and statistics are kept."""
+    """Replace every batch norm of a module by one over all processes; parameters and statistics are kept."""
     if any(p.is_cuda for p in module.parameters()):
         return convert_sync_batchnorm(module)
     for name, child in module.named_children():
         setattr(module, name, synchronise_batch_norm(child))
-    if not isinstance(module, nn.modules.batchnorm._BatchNorm):
+    if not isinstance(module, _BatchNorm):
         return module
     synced = SyncBatchNorm(module.num_features)
     synced.__dict__.update(module.__dict__)  # parameters, statistics, settings and children

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
+import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+from stochcon.parallel import rank, world_size
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """Names of malloc.h's for mallopt."""
@@ -30,3 +36,30 @@ def compute_in_batches() -> None:
     if sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_OTHER:
         with suppress(OSError):  # where a container forbids it
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
+LOST = re.compile("closed by peer|reset by peer|broken pipe|remote process exited|timed out", re.IGNORECASE)
+
+
+@contextmanager
+def resumable(how: str) -> Iterator[None]:
+    """Around a run: what to say when it is told to stop, or when one of its processes is lost.
+
+    SIGTERM becomes a KeyboardInterrupt, as Ctrl-C is; the connections that the death of another process
+    breaks become a ConnectionError. Both say how to go on.
+    """
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(how) from None
+    except RuntimeError as error:
+        if world_size() > 1 and LOST.search(str(error)):
+            raise ConnectionError(f"process {rank()} has lost another process of this run; {how}") from error
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)

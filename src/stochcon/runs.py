@@ -53,7 +53,7 @@ def create(directory: Path, config: Config) -> None:
     Raises:
         ValueError: If it holds a run already, or is a file.
     """
-    if (directory / CONFIG).exists():
+    if (directory / CONFIG).exists() or (directory / CHECKPOINT).exists():
         raise ValueError(
             f"{directory} holds a run already: go on with --resume {directory}, or choose another --out"
         )

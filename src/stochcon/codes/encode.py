@@ -24,8 +24,8 @@ from stochcon.data.images import Images, Source, Split
 from stochcon.data.sources import Pictures, list_images, list_pictures
 from stochcon.evaluation.features import Features, extract
 from stochcon.method import backbones
+from stochcon.report import Speed
 from stochcon.runs import load_model
-from stochcon.train.loop import Speed
 
 
 class Encoder:
@@ -175,7 +175,7 @@ def encode(
     listed = b""
     with _progress_bar(progress and rank == 0) as bar:
         done = sum(len(batch) for batch, part in zip(batches, parts, strict=True) if part.exists())
-        task = bar.add_task("encode", total=len(sources), completed=done, batch_size=1)
+        task = bar.add_task("encode", total=len(sources), completed=done, images=1)
         for batch, part in zip(batches, parts, strict=True):
             if not part.exists():
                 made, skipped = encoder.encode(batch)

@@ -19,7 +19,7 @@ from torch import Tensor
 from stochcon import atomic
 from stochcon.config import Data
 from stochcon.data.images import Source, Unreadable, canvas
-from stochcon.parallel import everyones, local_world_size, rank
+from stochcon.parallel import all_gather_object, launched_local_world_size, rank
 
 CHUNK = 16
 """Images that one task decodes."""
@@ -69,7 +69,7 @@ class Canvases:
                 yield self.held[indices]
             return
         warnings.simplefilter("error", Image.DecompressionBombWarning)  # unreadable, not decoded
-        pool = ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // local_world_size()))
+        pool = ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // launched_local_world_size()))
         pending: deque[tuple[Tensor, list[Future[None]]]] = deque()
         try:
             for indices in order:
@@ -90,7 +90,7 @@ class Canvases:
 
     def report(self, path: Path) -> None:
         """All processes: rank 0 lists in a file what any of them has found unreadable, now or before a restart."""
-        for theirs in everyones(dict(self.bad)):
+        for theirs in all_gather_object(dict(self.bad)):
             self.bad |= theirs
         self._check()
         if rank() > 0 or not self.bad:

@@ -27,7 +27,7 @@ from stochcon import runs
 from stochcon.data.folder import EXTENSIONS, SPLIT_FOLDERS, divided, files, given_splits, open_image
 from stochcon.data.images import Source, Split
 from stochcon.data.listing import Indices, Names
-from stochcon.parallel import everyones, rank, world_size
+from stochcon.parallel import all_gather_object, rank, world_size
 
 
 class Index(NamedTuple):
@@ -61,7 +61,7 @@ def list_shards(
     mine = shards[rank() :: world_size()]
     for shard in track(mine, "reading the headers of shards", transient=True, disable=rank() > 0):
         indexed(root / shard, cache)
-    everyones(None)  # wait: what one process has read, all can now take from the cache
+    all_gather_object(None)  # wait: what one process has read, all can now take from the cache
     parts = [indexed(root / shard, cache) for shard in shards]
     names, told = Names.joined([p.names for p in parts]), Names.joined([p.labels for p in parts])
     places = np.concatenate([part.places for part in parts])

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from stochcon.config import Views
 from stochcon.method.model import StochCon
-from stochcon.method.views import eval_view
-from stochcon.program import keep_freed_memory
+from stochcon.views import eval_view
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,6 @@ def extract(model: StochCon, pixels: Tensor, views: Views, batch_size: int = 256
     >>> extract(model, torch.zeros(3, 3, 32, 32, dtype=torch.uint8), Config().views).h.shape
     torch.Size([3, 256])
     """
-    keep_freed_memory()
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
@@ -68,4 +66,7 @@ def extract(model: StochCon, pixels: Tensor, views: Views, batch_size: int = 256
     model.train(was_training)
     h, phi = (torch.cat(part) for part in zip(*parts, strict=True))
     latent = model.latent
-    return Features(h, latent.code(phi), latent.bits(phi), latent.uncertainty(phi))
+    uncertainty = latent.uncertainty(phi)
+    if not latent.has_code:
+        return Features(h, None, None, uncertainty)
+    return Features(h, latent.mean(phi), latent.logits(phi) > 0 if latent.binary else None, uncertainty)

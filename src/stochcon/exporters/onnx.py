@@ -30,8 +30,8 @@ from stochcon.data import images
 from stochcon.data import sets as data
 from stochcon.evaluation.features import extract
 from stochcon.method.model import StochCon
-from stochcon.method.views import resampling_matrices
 from stochcon.runs import load_model
+from stochcon.views import resampling_matrices
 
 VERSION = 1
 OUTPUTS = {"bernoulli": ("codes", "probabilities"), "gaussian": ("codes", "means", "variances")}
@@ -99,9 +99,7 @@ class Graph(nn.Module):
         bits = (self.latent.logits(phi) > 0).int()
         bits = F.pad(bits, (0, -bits.shape[1] % 8)).unflatten(1, (-1, 8))
         packed = (bits * self.weights).sum(2).to(torch.uint8)
-        z = self.latent.code(phi)
-        assert z is not None  # the latent is one of OUTPUTS
-        return (packed, z, self.latent.uncertainty(phi).square())[: self.outputs]
+        return (packed, self.latent.mean(phi), self.latent.uncertainty(phi).square())[: self.outputs]
 
 
 def _resize(size: int, views: Views) -> Tensor | None:

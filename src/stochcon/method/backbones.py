@@ -14,14 +14,15 @@ from stochcon import config
 
 
 def build(backbone: config.Backbone, channels: int) -> nn.Module:
-    """A module from (N, channels, H, W) to h of shape (N, width(module)).
+    """Make a backbone from images (N, channels, H, W) to h (N, width(module)).
 
-    Raises ValueError for a name that timm does not know, with the nearest that it does.
+    Raises:
+        ValueError: For a name that timm does not know, with the nearest that it does.
 
-    >>> import torch
-    >>> f = build(config.Backbone(name="resnet18"), channels=3)
-    >>> f(torch.zeros(2, 3, 32, 32)).shape
-    torch.Size([2, 512])
+    Example:
+        >>> f = build(config.Backbone(name="resnet18"), channels=3)
+        >>> f(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 512])
     """
     if backbone.name == "small":
         return SmallResNet(channels, backbone.width)
@@ -37,16 +38,29 @@ def build(backbone: config.Backbone, channels: int) -> nn.Module:
     return network
 
 
-def _three_by_three(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
-    conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    return conv
+def width(backbone: nn.Module) -> int:
+    """Return the width of h, D_Backbone in figure 1."""
+    features = backbone.num_features
+    assert isinstance(features, int)
+    return features
+
+
+def folded(backbone: nn.Module) -> nn.Module:
+    """Copy a ResNet for inference, with each batch norm folded into its convolution; other networks stay as they are.
+
+    h is the same but for rounding, and a CPU makes it a tenth faster.
+    """
+    if not isinstance(backbone, SmallResNet | ResNet):
+        return backbone
+    copy: Any = fuse(backbone.eval())
+    copy.num_features = width(backbone)
+    return copy.to(memory_format=torch.channels_last)
 
 
 class SmallResNet(nn.Module):
-    """A ResNet with which a CPU can do real work: stem of stride 2, one basic block each of w, 2w and 4w channels, a 1x1 to 8w or 256.
+    """A ResNet with which a CPU can do real work: about 13 million multiply-adds at 32 x 32 for width 32.
 
-    Some 13 million multiply-adds at 32 x 32 for w = 32.
+    A stem of stride 2, one basic block each of w, 2w and 4w channels, and a 1x1 convolution to 8w, at least 256.
     """
 
     def __init__(self, channels: int, width: int):
@@ -67,7 +81,14 @@ class SmallResNet(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return h of images (N, C, H, W)."""
         return self.widen(self.blocks(self.stem(x))).mean((2, 3))
+
+
+def _three_by_three(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return conv
 
 
 def _shortcut(inputs: int, outputs: int) -> nn.Sequential:
@@ -76,22 +97,3 @@ def _shortcut(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
         nn.AvgPool2d(1, 2), nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
     )
-
-
-def folded(backbone: nn.Module) -> nn.Module:
-    """A ResNet's copy for inference, each batch norm folded into its convolution; any other network as it is.
-
-    h is the same but for rounding. A CPU makes h of small images a tenth faster.
-    """
-    if not isinstance(backbone, SmallResNet | ResNet):
-        return backbone
-    copy: Any = fuse(backbone.eval())
-    copy.num_features = width(backbone)
-    return copy.to(memory_format=torch.channels_last)
-
-
-def width(backbone: nn.Module) -> int:
-    """The width of h, D_Backbone in figure 1."""
-    features = backbone.num_features
-    assert isinstance(features, int)
-    return features

@@ -1,292 +1,241 @@
-"""q(z'|x), the paper's contribution: a layer whose forward returns a distribution (sections 3, 4.2, A.1).
+"""q(z|φ), the paper's contribution: a layer whose forward returns a distribution (sections 3, 4.2 and A.1).
 
-Every latent turns the natural parameters phi of a batch into a `torch.distributions.Distribution` with
-`rsample`, and names its deterministic code, its bits if it has any, and its uncertainty per dimension.
-Callers never ask which latent they have. Sampling is in float32 whatever the autocast (float64 stays).
+A latent turns natural parameters φ into a `torch.distributions.Distribution`, and names the code that is stored
+and its uncertainty. Nothing outside this file asks which latent it has: a new one is one class, put into `LATENTS`.
+
+Samples are drawn in float32 under autocast too, since a draw in bfloat16 has 8 bits; float64 stays float64.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Size, Tensor, nn
+from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, constraints
+from torch.types import _size
 
 from stochcon import config
 
 
-class Pathwise(Distribution):
-    """A distribution whose samples are a differentiable function of its parameters and of a standard draw."""
-
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
-    has_rsample = True
-
-    def standard_draw(self, shape: Size) -> Tensor:
-        """Random numbers that do not depend on the parameters, of `sample_shape + batch_shape`."""
-        raise NotImplementedError
-
-    def push(self, draw: Tensor) -> Tensor:
-        """The sample that a standard draw becomes."""
-        raise NotImplementedError
-
-    def rsample(
-        self, sample_shape: Size | list[int] | tuple[int, ...] = (), draw: Tensor | None = None
-    ) -> Tensor:
-        """A sample of sample_shape + batch_shape; `draw` fixes its randomness (to split a batch, or to replay it)."""
-        return self.push(
-            self.standard_draw(self._extended_shape(Size(sample_shape))) if draw is None else draw
-        )
-
-
-class Point(Pathwise):
-    """All mass on one value: what SimCLR's latent is.
-
-    >>> Point(torch.tensor([1.0, 2.0])).rsample()
-    tensor([1., 2.])
-    """
-
-    def __init__(self, value: Tensor):
-        self.value = value
-        super().__init__(value.shape, validate_args=False)
-
-    def __repr__(self) -> str:
-        return f"Point({tuple(self.value.shape)})"
-
-    @property
-    def mean(self) -> Tensor:
-        return self.value
-
-    @property
-    def variance(self) -> Tensor:
-        return torch.zeros_like(self.value)
-
-    def standard_draw(self, shape: Size) -> Tensor:
-        return self.value.new_zeros(shape)
-
-    def push(self, draw: Tensor) -> Tensor:
-        return self.value.expand(draw.shape).clone()
-
-
-class GumbelBernoulli(Pathwise):
-    """The relaxed Bernoulli of Jang et al. and Maddison et al. (2017): sigmoid((logit + logistic noise) / temperature).
-
-    logits: (..., D). temperature: positive; towards 0 samples become 0 or 1. hard: samples are exactly 0
-    or 1 and carry the gradient of the relaxation (listing 1).
-
-    >>> q = GumbelBernoulli(torch.tensor([-2.0, 0.0, 2.0]), temperature=0.1, hard=True)
-    >>> sorted(set(q.rsample((100,)).flatten().tolist()))
-    [0.0, 1.0]
-    """
-
-    support = constraints.unit_interval
-
-    def __init__(self, logits: Tensor, temperature: float, hard: bool):
-        if temperature <= 0:
-            raise ValueError(f"temperature is {temperature}; it must be positive")
-        self.logits, self.temperature, self.hard = logits, temperature, hard
-        super().__init__(logits.shape, validate_args=False)
-
-    def __repr__(self) -> str:
-        return (
-            f"GumbelBernoulli({tuple(self.logits.shape)}, temperature={self.temperature}, hard={self.hard})"
-        )
-
-    @property
-    def mean(self) -> Tensor:
-        """The probability of a one: exact for hard samples, and for the relaxation's rounded ones."""
-        return self.logits.sigmoid()
-
-    @property
-    def variance(self) -> Tensor:
-        return self.mean * (1 - self.mean)
-
-    def standard_draw(self, shape: Size) -> Tensor:
-        u = torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device)
-        return torch.logit(u, eps=torch.finfo(u.dtype).eps)  # eps: a draw may round to 0 or 1
-
-    def push(self, draw: Tensor) -> Tensor:
-        relaxed = torch.sigmoid((self.logits + draw) / self.temperature)
-        return compute_hard(relaxed) if self.hard else relaxed
-
-
-class Gaussian(Pathwise):
-    """The isotropic Gaussian of Kingma and Welling (2014): mean + sigma * noise.
-
-    >>> Gaussian(torch.zeros(3), torch.ones(3)).rsample((5,)).shape
-    torch.Size([5, 3])
-    """
-
-    support = constraints.real
-
-    def __init__(self, mean: Tensor, sigma: Tensor):
-        self.normal = Normal(mean, sigma, validate_args=False)
-        super().__init__(mean.shape, validate_args=False)
-
-    def __repr__(self) -> str:
-        return f"Gaussian({tuple(self.mean.shape)})"
-
-    @property
-    def mean(self) -> Tensor:
-        return self.normal.loc
-
-    @property
-    def variance(self) -> Tensor:
-        return self.normal.variance
-
-    def standard_draw(self, shape: Size) -> Tensor:
-        return torch.randn(shape, dtype=self.mean.dtype, device=self.mean.device)
-
-    def push(self, draw: Tensor) -> Tensor:
-        return self.mean + self.normal.scale * draw
-
-
 def compute_hard(relaxed: Tensor) -> Tensor:
-    """Listing 1: the relaxed sample rounded to 0 or 1, with the gradient of the relaxed one.
+    """Round a relaxed sample to 0 or 1 and keep the gradient of the relaxed one (listing 1).
 
-    >>> compute_hard(torch.tensor([0.2, 0.5, 0.9]))
-    tensor([0., 1., 1.])
+    Args:
+        relaxed: Numbers from 0 to 1.
+
+    Returns:
+        0 or 1 in the same shape.
+
+    Example:
+        >>> compute_hard(torch.tensor([0.2, 0.5, 0.9]))
+        tensor([0., 1., 1.])
     """
     hard = (relaxed >= 0.5).to(relaxed.dtype)
     return relaxed + (hard - relaxed).detach() if relaxed.requires_grad else hard
 
 
-def _sampling_precision(phi: Tensor) -> Tensor:
-    return phi if phi.dtype == torch.float64 else phi.float()
+class GumbelBernoulli(Distribution):
+    """The relaxed Bernoulli of Jang et al. and Maddison et al. (2017): sigmoid((logit + logistic noise) / temperature).
 
+    Args:
+        logits: Log odds of a one, (..., D).
+        temperature: The relaxation's, above 0; towards 0 every sample becomes 0 or 1.
+        hard: Samples are exactly 0 or 1 and carry the gradient of the relaxation (listing 1).
 
-class Latent(Protocol):
-    """What every latent offers; phi is (..., n_parameters * dim)."""
+    Raises:
+        ValueError: If the temperature is not positive.
 
-    dim: int
-    n_parameters: int
-    """Natural parameters per dimension: the width that pi must have is n_parameters * dim."""
-    reads_opposing: bool
-    """Whether q depends on the opposing view; if not, that view's phi need not be made."""
+    Example:
+        >>> q = GumbelBernoulli(torch.tensor([-2.0, 0.0, 2.0]), temperature=0.1, hard=True)
+        >>> sorted(set(q.rsample((100,)).flatten().tolist()))
+        [0.0, 1.0]
+    """
 
-    def __call__(self, phi: Tensor, opposing: Tensor, temperature: float) -> Pathwise:
-        """q(z'|x) of shape (..., dim). opposing: the phi of the opposing view; temperature: of the relaxation."""
-        ...
+    has_rsample = True
+    support = constraints.unit_interval
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {"logits": constraints.real}
 
-    def logits(self, phi: Tensor) -> Tensor:
-        """(..., dim): the numbers whose signs, means or values are the code."""
-        ...
-
-    def code(self, phi: Tensor) -> Tensor | None:
-        """The deterministic z, (..., dim) floats: probabilities of a Bernoulli, mean of a Gaussian; None if it is h."""
-        ...
-
-    def bits(self, phi: Tensor) -> Tensor | None:
-        """The deployed code, (..., dim) booleans; None where a latent has no bits."""
-        ...
-
-    def uncertainty(self, phi: Tensor) -> Tensor:
-        """Standard deviation per dimension, (..., dim)."""
-        ...
-
-
-class Deterministic(nn.Module):
-    """SimCLR: z is phi."""
-
-    n_parameters = 1
-    reads_opposing = False
-
-    def __init__(self, dim: int):
-        super().__init__()
-        self.dim = dim
-
-    def extra_repr(self) -> str:
-        return f"dim={self.dim}"
-
-    def forward(self, phi: Tensor, opposing: Tensor, temperature: float) -> Point:
-        return Point(phi)
-
-    def logits(self, phi: Tensor) -> Tensor:
-        return phi
-
-    def code(self, phi: Tensor) -> Tensor | None:
-        return None
-
-    def bits(self, phi: Tensor) -> Tensor | None:
-        return None
-
-    def uncertainty(self, phi: Tensor) -> Tensor:
-        return torch.zeros_like(phi)
-
-
-class Bernoulli(nn.Module):
-    """Phi is one logit a bit. hard: feed zeros and ones forward, as listing 1 does."""
-
-    n_parameters = 1
-    reads_opposing = False
-
-    def __init__(self, dim: int, hard: bool):
-        super().__init__()
-        self.dim, self.hard = dim, hard
-
-    def extra_repr(self) -> str:
-        return f"dim={self.dim}, hard={self.hard}"
-
-    def forward(self, phi: Tensor, opposing: Tensor, temperature: float) -> GumbelBernoulli:
-        return GumbelBernoulli(_sampling_precision(phi), temperature, self.hard)
-
-    def logits(self, phi: Tensor) -> Tensor:
-        return phi
-
-    def code(self, phi: Tensor) -> Tensor | None:
-        return phi.sigmoid()
-
-    def bits(self, phi: Tensor) -> Tensor | None:
-        return phi > 0
-
-    def uncertainty(self, phi: Tensor) -> Tensor:
-        p = phi.sigmoid()
-        return (p * (1 - p)).sqrt()
-
-
-class IsotropicGaussian(nn.Module):
-    """Phi is (mean, sigma before its softplus) side by side. cross: the variance is read from the opposing view (section 4.2)."""
-
-    n_parameters = 2
-
-    def __init__(self, dim: int, cross: bool):
-        super().__init__()
-        self.dim, self.cross = dim, cross
+    def __init__(self, logits: Tensor, temperature: float = 0.1, hard: bool = True):
+        if temperature <= 0:
+            raise ValueError(f"temperature is {temperature}; it must be positive")
+        self.logits, self.temperature, self.hard = logits, temperature, hard
+        super().__init__(logits.shape, validate_args=False)
 
     @property
-    def reads_opposing(self) -> bool:
-        return self.cross
+    def mean(self) -> Tensor:
+        """The probability of a one: exact for hard samples, and for relaxed ones that are rounded."""
+        return self.logits.sigmoid()
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance of a bit."""
+        return self.mean * (1 - self.mean)
+
+    def rsample(self, sample_shape: _size = ()) -> Tensor:
+        """Draw samples of `sample_shape` + (..., D), differentiable with respect to the logits."""
+        shape = self._extended_shape(torch.Size(sample_shape))
+        u = torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device)
+        noise = torch.logit(u, eps=torch.finfo(u.dtype).eps)  # a draw may round to 0 or 1
+        relaxed = torch.sigmoid((self.logits + noise) / self.temperature)
+        return compute_hard(relaxed) if self.hard else relaxed
+
+
+class Latent(nn.Module):
+    """A family of distributions q(z|φ); subclasses need no more than `forward`.
+
+    Args:
+        dim: The width D of z.
+        options: The configuration's `latent`, of which a subclass reads what concerns it.
+    """
+
+    n_parameters: ClassVar[int] = 1
+    """Natural parameters of each dimension: φ has n_parameters * D numbers."""
+    has_code: ClassVar[bool] = True
+    """Whether z is worth storing; SimCLR's is h itself."""
+    binary: ClassVar[bool] = False
+    """Whether samples are bits."""
+    translates: ClassVar[bool] = False
+    """Whether a constant added to the first D parameters is added to z, so that ρ's bias can undo it."""
+    reads_opposing: bool = False
+    """Whether q depends on the opposing views; if not, their parameters need not be made."""
+
+    def __init__(self, dim: int, options: config.Latent | None = None):
+        super().__init__()
+        self.dim, self.options = dim, options or config.Latent()
 
     def extra_repr(self) -> str:
-        return f"dim={self.dim}, variance={'cross' if self.cross else 'own'}"
+        """Name the width in a printed model."""
+        return f"dim={self.dim}"
 
-    def _mean_sigma(self, phi: Tensor, opposing: Tensor) -> tuple[Tensor, Tensor]:
-        mean = _sampling_precision(phi)[..., : self.dim]
-        # Softplus, not exp: cross variance pays for a wide sigma with nothing, and would grow without bound.
-        return mean, F.softplus(_sampling_precision(opposing if self.cross else phi)[..., self.dim :])
+    def forward(self, phi: Tensor, opposing: Tensor | None = None, relaxation: float = 0.1) -> Distribution:
+        """Return q(z|φ).
 
-    def forward(self, phi: Tensor, opposing: Tensor, temperature: float) -> Gaussian:
-        return Gaussian(*self._mean_sigma(phi, opposing))
+        Args:
+            phi: Natural parameters, (..., n_parameters * D).
+            opposing: The natural parameters of the opposing views, for a latent that reads them (section 4.2).
+            relaxation: The temperature of a relaxed latent.
+
+        Returns:
+            A distribution of shape (..., D) that has `rsample`, `mean` and `stddev`.
+        """
+        raise NotImplementedError
 
     def logits(self, phi: Tensor) -> Tensor:
+        """Return the real numbers (..., D) whose signs are the bits of the stored code."""
         return phi[..., : self.dim]
 
-    def code(self, phi: Tensor) -> Tensor | None:
-        return phi[..., : self.dim]
-
-    def bits(self, phi: Tensor) -> Tensor | None:
-        return None
+    def mean(self, phi: Tensor) -> Tensor:
+        """Return the deterministic z, (..., D)."""
+        return self(phi).mean
 
     def uncertainty(self, phi: Tensor) -> Tensor:
-        return self._mean_sigma(phi, phi)[1]
+        """Return the standard deviation of each dimension, (..., D)."""
+        return self(phi).stddev
+
+    def probabilities(self, phi: Tensor) -> Tensor:
+        """Return how likely each bit of a sample is a one, (..., D); as if z were normal about the logits."""
+        return torch.special.ndtr(self.logits(phi) / self.uncertainty(phi))
+
+    def readout(self, phi: Tensor) -> Tensor:
+        """Return what a classifier's head reads (A.3), (..., D): the mean, "similar to VAEs at inference time"."""
+        return self.mean(phi)
 
 
-def build(latent: config.Latent, width: int) -> Deterministic | Bernoulli | IsotropicGaussian:
-    """The latent that the configuration names; width: that of the backbone's output, the default dim."""
-    dim = latent.dim or width
-    if latent.kind == "deterministic":
-        return Deterministic(width)
-    if latent.kind == "bernoulli":
-        return Bernoulli(dim, latent.hard)
-    return IsotropicGaussian(dim, cross=latent.variance == "cross")
+class Deterministic(Latent):
+    """SimCLR: z is φ."""
+
+    has_code = False
+
+    def forward(self, phi: Tensor, opposing: Tensor | None = None, relaxation: float = 0.1) -> Distribution:
+        """Return all mass on φ."""
+        return Normal(phi, torch.zeros_like(phi), validate_args=False)
+
+    def readout(self, phi: Tensor) -> Tensor:
+        """Return φ."""
+        return phi
+
+
+class Bernoulli(Latent):
+    """Bits: φ is one logit for each (Gumbel-Bernoulli, section 3)."""
+
+    binary = True
+
+    def extra_repr(self) -> str:
+        """Name the width and the variant."""
+        return f"dim={self.dim}, hard={self.options.hard}"
+
+    def forward(
+        self, phi: Tensor, opposing: Tensor | None = None, relaxation: float = 0.1
+    ) -> GumbelBernoulli:
+        """Return relaxed bits at the temperature `relaxation`."""
+        return GumbelBernoulli(_in_float32(phi), relaxation, self.options.hard)
+
+    def probabilities(self, phi: Tensor) -> Tensor:
+        """Return the probability of a one."""
+        return phi.sigmoid()
+
+    def readout(self, phi: Tensor) -> Tensor:
+        """Return a sample at temperature 0.1, which A.3 fixes "for the entire finetuning process"."""
+        return self(phi).rsample()
+
+
+class IsotropicGaussian(Latent):
+    """Real numbers: φ is the mean and, before its softplus, the standard deviation (Kingma and Welling, 2014).
+
+    With `variance` "cross" a view's standard deviation is read from the opposing view, so that it cannot collapse
+    (section 4.2). View k is opposed by view k mod m of the other branch's m views.
+    """
+
+    n_parameters = 2
+    translates = True
+
+    def __init__(self, dim: int, options: config.Latent | None = None):
+        super().__init__(dim, options)
+        self.reads_opposing = self.options.variance == "cross"
+
+    def extra_repr(self) -> str:
+        """Name the width and whose variance is read."""
+        return f"dim={self.dim}, variance={self.options.variance}"
+
+    def forward(self, phi: Tensor, opposing: Tensor | None = None, relaxation: float = 0.1) -> Normal:
+        """Return a normal distribution; without opposing views its variance is read from φ itself."""
+        source = phi
+        if self.reads_opposing and opposing is not None:
+            source = opposing[torch.arange(len(phi), device=phi.device) % len(opposing)]
+        # Softplus and not exp: the opposing view pays nothing for a wide sigma, which would grow without bound.
+        sigma = F.softplus(_in_float32(source)[..., self.dim :])
+        return Normal(_in_float32(phi)[..., : self.dim], sigma, validate_args=False)
+
+
+LATENTS: dict[str, type[Latent]] = {
+    "deterministic": Deterministic,
+    "bernoulli": Bernoulli,
+    "gaussian": IsotropicGaussian,
+}
+"""Every latent by the name that `latent.kind` has."""
+
+
+def build(options: config.Latent, width: int) -> Latent:
+    """Make the latent that a configuration names.
+
+    Args:
+        options: The configuration's `latent`.
+        width: The width of h, which is that of a latent without a bottleneck, and always SimCLR's.
+
+    Raises:
+        ValueError: If no latent has this name.
+
+    Example:
+        >>> build(config.Latent(kind="bernoulli", dim=16), width=256)
+        Bernoulli(dim=16, hard=True)
+    """
+    if options.kind not in LATENTS:
+        raise ValueError(f"latent.kind: there is no {options.kind!r}; there are {', '.join(LATENTS)}")
+    latent = LATENTS[options.kind]
+    return latent(options.dim or width if latent.has_code else width, options)
+
+
+def _in_float32(phi: Tensor) -> Tensor:
+    return phi if phi.dtype == torch.float64 else phi.float()

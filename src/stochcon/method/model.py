@@ -1,11 +1,9 @@
-"""Figure 1 in one module: f, pi, q, rho and g.
-
-Shapes: T top views, B bottom views, N images, H the backbone's width, D the latent's width.
-"""
+"""Figure 1: the networks f, π, q, ρ and g, which both branches share."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,68 +11,65 @@ from torch import Tensor, nn
 from stochcon.config import Config
 from stochcon.method import backbones, latents
 
-
-class Embedded(NamedTuple):
-    """What the objective reads."""
-
-    top: Tensor
-    """v of the top branch, (T, N, head dim)."""
-    bottom: Tensor
-    """v of the bottom branch, (B, N, head dim)."""
-    logits: Tensor
-    """Of the branch that passes through the latent, (T or B, N, D)."""
+T = TypeVar("T")
 
 
-class Standardised(nn.Module):
-    """Extension: pi followed by a batch norm without parameters, to a fixed standard deviation."""
+class BatchNormedLinear(nn.Module):
+    """Extension: π followed by a batch norm without parameters, to logits of a fixed standard deviation.
+
+    Args:
+        inputs: The width of h.
+        outputs: The number of natural parameters.
+        scale: The standard deviation.
+    """
 
     def __init__(self, inputs: int, outputs: int, scale: float):
         super().__init__()
-        self.linear = nn.Linear(inputs, outputs, bias=False)  # the norm would take it out again
+        self.linear = nn.Linear(inputs, outputs, bias=False)  # the norm would take a bias out again
         self.norm = nn.BatchNorm1d(outputs, affine=False)
         self.scale = scale
 
     def forward(self, h: Tensor) -> Tensor:
+        """Return standardised logits (N, outputs) of h (N, inputs)."""
         return self.scale * self.norm(self.linear(h))
-
-    def set_statistics(self, logits: Tensor) -> None:
-        """Standardise by these (N, outputs) outputs of the linear map when in evaluation mode."""
-        variance, mean = torch.var_mean(logits, dim=0)
-        self.norm.running_mean.copy_(mean)  # type: ignore[union-attr]
-        self.norm.running_var.copy_(variance)  # type: ignore[union-attr]
 
 
 class StochCon(nn.Module):
-    """Both branches of figure 1, which share all their parameters; only one passes through the latent.
+    """The networks of figure 1: backbone f, bottleneck π, latent q, upsampler ρ and head g.
 
-    >>> from stochcon.config import Config, Latent
-    >>> model = StochCon(Config(latent=Latent(kind="bernoulli", dim=16)))
-    >>> views, crops = torch.randn(2, 4, 3, 32, 32), torch.randn(6, 4, 3, 16, 16)
-    >>> out = model(views, crops, relaxation=1.0)
-    >>> out.top.shape, out.bottom.shape, out.logits.shape
-    (torch.Size([2, 4, 128]), torch.Size([6, 4, 128]), torch.Size([6, 4, 16]))
+    SimCLR is the deterministic latent with the identity for π and ρ. Algorithm 1 is in `algorithm1`.
+
+    Args:
+        config: The configuration, of which it reads `backbone`, `latent`, `head` and `data.channels`.
+
+    Raises:
+        ValueError: If the parts do not fit together.
+
+    Example:
+        >>> from stochcon.config import Latent
+        >>> model = StochCon(Config(latent=Latent(kind="bernoulli", dim=16)))
+        >>> h = model.f(torch.randn(2, 4, 3, 32, 32))[0]
+        >>> h.shape, model.phi(h).shape
+        (torch.Size([2, 4, 256]), torch.Size([2, 4, 16]))
     """
 
     def __init__(self, config: Config):
         super().__init__()
-        self.placement = config.latent.placement
         self.backbone = backbones.build(config.backbone, config.data.channels)
-        width = backbones.width(self.backbone)
+        self.width = width = backbones.width(self.backbone)
         self.latent = latents.build(config.latent, width)
-        if config.latent.kind == "deterministic" or config.latent.projection == "identity":
-            if self.latent.dim * self.latent.n_parameters != width:
-                raise ValueError(
-                    f"latent.projection: identity needs latent.dim = {width // self.latent.n_parameters}"
-                )
-            self.pi: nn.Module = nn.Identity()
-            self.rho: nn.Module = (
-                nn.Identity() if self.latent.dim == width else nn.Linear(self.latent.dim, width)
-            )
+        parameters = self.latent.dim * self.latent.n_parameters
+        scale = config.latent.logit_scale
+        self.pi: nn.Module
+        if config.latent.projection == "identity" or not self.latent.has_code:
+            if parameters != width:
+                wanted = width // self.latent.n_parameters
+                raise ValueError(f"latent.projection: identity needs latent.dim = {wanted}")
+            self.pi = nn.Identity()
         else:
-            parameters = self.latent.dim * self.latent.n_parameters
-            scale = config.latent.logit_scale
-            self.pi = Standardised(width, parameters, scale) if scale else nn.Linear(width, parameters)
-            self.rho = nn.Linear(self.latent.dim, width)
+            self.pi = BatchNormedLinear(width, parameters, scale) if scale else nn.Linear(width, parameters)
+        whole = isinstance(self.pi, nn.Identity) and self.latent.dim == width
+        self.rho: nn.Module = nn.Identity() if whole else nn.Linear(self.latent.dim, width)
         self.head = nn.Sequential(
             nn.Linear(width, config.head.hidden, bias=False),
             nn.BatchNorm1d(config.head.hidden),
@@ -82,45 +77,49 @@ class StochCon(nn.Module):
             nn.Linear(config.head.hidden, config.head.dim, bias=False),
         )
 
-    def centre(self, mean: Tensor) -> None:
-        """The latent's zero moves to this point (D,): pi's bias takes it away, rho's bias gives it back."""
-        with torch.no_grad():
-            self.pi.bias[: len(mean)] -= mean  # type: ignore[index, operator]
-            self.rho.bias += self.rho.weight @ mean  # type: ignore[operator]
+    def f(self, *branches: Tensor) -> list[Tensor]:
+        """Make h of the views of each branch: (V, N, C, S, S) to (V, N, H). Equal shapes pass as one batch."""
+        if len({branch.shape for branch in branches}) == 1:
+            return [*self._over_views(self.backbone, torch.cat(branches)).split(len(branches[0]))]
+        return [self._over_views(self.backbone, branch) for branch in branches]
 
-    def forward(
-        self, global_views: Tensor, local_views: Tensor, relaxation: float, draw: Tensor | None = None
-    ) -> Embedded:
-        """Algorithm 1 up to the loss.
+    def phi(self, h: Tensor) -> Tensor:
+        """Make the natural parameters of the views' latents, (V, N, H) to (V, N, n_parameters * D)."""
+        return self._over_views(self.pi, h)
 
-        global_views: (2, N, C, G, G); local_views: (n, N, C, L, L), n may be 0, then the second global view
-        is the bottom branch. relaxation: the Bernoulli's temperature. draw: fixes the latent's randomness.
+    def g(self, *branches: Tensor) -> list[Tensor]:
+        """Make v of the h of each branch, (V, N, H) to (V, N, head.dim); the head's batch norm sees them together."""
+        sizes = [len(branch) for branch in branches]
+        return [*self._over_views(self.head, torch.cat(branches)).split(sizes)]
+
+    def forward(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
+        """Call a function of this model, as in `model(embed, views)`.
+
+        Fabric and DistributedDataParallel wrap a module by its forward; so whatever is called through it, such as
+        Algorithm 1, runs on any number of processes and in any precision.
         """
-        if len(local_views):
-            h, h_prime = self._features(global_views), self._features(local_views)
-        else:
-            h, h_prime = self._features(global_views).split(1)
-        if self.placement == "top":
-            h, logits = self._through_latent(h, h_prime, relaxation, draw)
-        else:
-            h_prime, logits = self._through_latent(h_prime, h, relaxation, draw)
-        v = self.head(torch.cat([h, h_prime]).flatten(0, 1)).unflatten(0, (-1, h.shape[1]))
-        return Embedded(v[: len(h)], v[len(h) :], logits)
+        return function(self, *arguments, **named)
 
-    def _features(self, views: Tensor) -> Tensor:
-        """(V, N, C, S, S) to h of shape (V, N, H)."""
-        images = views.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        return self.backbone(images).unflatten(0, views.shape[:2])
+    @torch.no_grad()
+    def calibrate(self, h: Tensor) -> None:
+        """Extension: set the thresholds of bits by plain images, since codes are made of plain images and not of views.
 
-    def _phi(self, h: Tensor) -> Tensor:
-        return self.pi(h.flatten(0, 1)).unflatten(0, h.shape[:2])
+        Standardised logits take their mean and variance from h (N, H). A latent that translates moves its zero to the
+        mean, which π's bias takes away and ρ's bias gives back, so that nothing but signs changes.
+        """
+        if isinstance(self.pi, BatchNormedLinear):
+            variance, mean = torch.var_mean(self.pi.linear(h), dim=0)
+            self.pi.norm.load_state_dict({"running_mean": mean, "running_var": variance}, strict=False)
+        elif self.latent.translates and isinstance(self.pi, nn.Linear) and isinstance(self.rho, nn.Linear):
+            mean = self.latent.logits(self.pi(h)).mean(0)
+            self.pi.bias[: len(mean)] -= mean
+            self.rho.bias.add_(self.rho.weight @ mean)
 
-    def _through_latent(
-        self, h: Tensor, h_opposing: Tensor, relaxation: float, draw: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """h'' = rho(z') with z' from q(z'|x), and the logits of q; (V, N, H) to (V, N, H), (V, N, D)."""
-        phi = self._phi(h)
-        phi_opposing = self._phi(h_opposing) if self.latent.reads_opposing else phi
-        partner = torch.arange(len(phi), device=phi.device) % len(phi_opposing)
-        z = self.latent(phi, phi_opposing[partner], relaxation).rsample(draw=draw)
-        return self.rho(z.to(h.dtype)), self.latent.logits(phi)
+    @staticmethod
+    def _over_views(module: nn.Module, x: Tensor) -> Tensor:
+        """Apply a module of batches to (V, N, ...)."""
+        batch = x.flatten(0, 1)
+        if batch.dim() == 4:
+            batch = batch.contiguous(memory_format=torch.channels_last)
+        out: Tensor = module(batch)
+        return out.unflatten(0, x.shape[:2])

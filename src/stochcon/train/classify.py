@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from itertools import product
@@ -16,16 +16,15 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from stochcon import atomic, runs
-from stochcon.config import Config, Data, Optimizer, Views
+from stochcon.config import Config, Optimizer, Views
 from stochcon.data import sets as data
 from stochcon.data.few_labels import choose, list_path
 from stochcon.data.images import Images, Split
-from stochcon.method.views import eval_view, global_view
 from stochcon.parallel import rank, synchronise_batch_norm, world_size
 from stochcon.recipebook import RECIPES, recipe
-from stochcon.runs import load_model
-from stochcon.train import loop as training
 from stochcon.train.classifier import Classifier, Mode, start
+from stochcon.train.loop import Loop, Schedule, build_optimizer, derive_seed, launch
+from stochcon.views import eval_view, global_view
 
 LEARNING_RATE = 3e-4
 CROP = (0.08, 1.0)
@@ -46,7 +45,7 @@ class Trial:
     seed: int
 
     def folder(self, origin: str) -> str:
-        """A name that differs if anything does; origin: of the images, of the network before training."""
+        """Name its folder so that the name differs if anything does; origin: of the images and the network."""
         key = sha256(repr((self, origin)).encode()).hexdigest()[:12]
         return f"{self.mode}-{self.labels:g}-{self.epochs}-epochs-{key}"
 
@@ -65,45 +64,58 @@ def classify(
     out: Path | str | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Train a classifier for each length, learning rate and decay, choose on validation, read test once.
+    """Train a classifier for each length, learning rate and decay, choose on validation, and read test once.
 
-    source: a finished run; its configuration says which images and which backbone. Supervised modes need
-    nothing else of it, so they take a recipe's name too. labels: the share of training labels in use.
-    batch_size and seed: by default the run's. Validation images are held out even if the run pretrained on
-    them.
+    It writes classify-MODE-LABELS.json to `out`, and each trial below `out`/classify. After an interruption the same
+    call goes on, to the same bits; finished trials are not run again. Validation images are held out even if the run
+    pretrained on them.
 
-    Writes classify-MODE-LABELS.json to `out`, by default the run's directory, and each trial below
-    `out`/classify. After an interruption the same call goes on, to the same bits; finished trials are not
-    run again. Accuracies are in per cent: `top1` reads what A.3 trains on (h of SimCLR, a Gaussian's mean,
-    a sample of a Bernoulli), `bits` a Bernoulli's deterministic bits through the same head, and `h` is a
-    second head's beside it.
+    Args:
+        source: A finished run, whose configuration says which images and which backbone. Supervised modes need
+            nothing else of it, so they take a recipe's name too.
+        mode: Which part is trained; supervised-bernoulli has appendix A.2's layer.
+        labels: Share of the training labels in use, above 0 and at most 1.
+        epochs: Lengths to try.
+        lr: Learning rates to try; each is divided by ten from 80 % of training on.
+        weight_decay: Weight decays to try.
+        crop: Smallest and largest share of the area that a random crop covers.
+        batch_size: Images in a step; by default the run's.
+        seed: By default the run's.
+        out: By default the run's directory.
+        progress: Whether to show progress bars.
 
-    Raises ValueError without labels, or with a class that has too few of them, and FloatingPointError when
-    the loss is no longer finite.
+    Returns:
+        The result, with accuracies in per cent: `top1` reads what A.3 trains on (h of SimCLR, a Gaussian's mean, a
+        sample of a Bernoulli), `bits` a Bernoulli's deterministic bits through the same head, and `h` is a second
+        head's beside it.
 
-    >>> import tempfile
-    >>> directory = tempfile.mkdtemp()
-    >>> result = classify("digits", "supervised", labels=0.1, epochs=[1, 2], out=directory, progress=False)
-    >>> result["images"], [trial["epochs"] for trial in result["validation"]], list(result["test"])
-    (108, [1, 2], ['top1'])
-    >>> sorted(path.name for path in Path(directory).iterdir())
-    ['classify', 'classify-supervised-0.1.json']
+    Raises:
+        ValueError: Without labels, or with a class that has too few of them.
+        FloatingPointError: When the loss is no longer finite.
+
+    Example:
+        >>> import tempfile
+        >>> directory = tempfile.mkdtemp()
+        >>> result = classify("digits", "supervised", labels=0.1, epochs=[1, 2], out=directory, progress=False)
+        >>> result["images"], [trial["epochs"] for trial in result["validation"]], list(result["test"])
+        (108, [1, 2], ['top1'])
     """
     _check(epochs, lr, weight_decay, crop)
-    config, directory = _source(source, mode)
+    of_recipe = mode.startswith("supervised") and str(source) in RECIPES
+    directory = None if of_recipe else Path(source)
+    config = recipe(str(source)) if directory is None else runs.read_config(directory)
     seed = config.seed if seed is None else seed
     out = Path(out or directory or Path("runs") / f"{config.recipe}-supervised-{seed}")
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; --out must name a folder, or one that is not there yet")
 
-    fabric = training.launch(config.precision)
+    fabric = launch(config.precision)
     held_out = config.data.model_copy(update={"holdout": True})
     train, train_labels = _labelled(held_out, "train")
     validation, validation_labels = _labelled(held_out, "validation")
     chosen = choose(train, held_out, labels)
     pixels, targets = train.pixels[chosen], train_labels[chosen]
-    wanted = config.batch_size if batch_size is None else batch_size
-    batch_size = min(wanted, len(chosen)) // world_size() * world_size()
+    batch_size = min(batch_size or config.batch_size, len(chosen)) // world_size() * world_size()
     if batch_size < 2 * world_size():
         raise ValueError(f"batch_size is {batch_size}; batch norm needs at least 2 images on each process")
     origin = _origin(config, mode, directory, [train.ids[i] for i in chosen.tolist()], targets)
@@ -114,55 +126,60 @@ def classify(
 
     def trained(trial: Trial) -> Classifier:
         folder = out / "classify" / trial.folder(origin)
-        classifier = start(config, directory, mode, len(train.classes), seed).to(fabric.device)
+        torch.manual_seed(derive_seed(seed))
+        classifier = start(config, directory, mode, len(train.classes)).to(fabric.device)
         if not (folder / runs.MODEL).exists():
             fit(fabric, classifier, pixels, targets, config, trial, folder, progress)
         classifier.trained.load_state_dict(runs.read_tensors(folder / runs.MODEL)[0])
         return classifier
 
-    scores = [
-        accuracy(trained(trial), validation.pixels, validation_labels, config.views, seed) for trial in trials
-    ]
-    best = trials[max(range(len(trials)), key=lambda i: scores[i]["top1"])]
-    classifier = trained(best)
-    test, test_labels = _labelled(held_out, "test")
-    label_list = list_path(held_out, labels)
+    with torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
+        scores = [
+            accuracy(trained(trial), validation.pixels, validation_labels, config.views, seed)
+            for trial in trials
+        ]
+        best = max(range(len(trials)), key=lambda i: scores[i]["top1"])
+        classifier = trained(trials[best])
+        test, test_labels = _labelled(held_out, "test")
+        on_test = accuracy(classifier, test.pixels, test_labels, config.views, seed)
+    label_list, tried = list_path(held_out, labels), ("epochs", "lr", "weight_decay")
     result = {
         "recipe": config.recipe,
         "latent": repr(classifier.latent),
         "mode": mode,
-        "labels": best.labels,
+        "labels": float(labels),
         "label_list": label_list and label_list.name,
         "images": len(chosen),
         "batch_size": batch_size,
-        "crop": list(best.crop),
+        "crop": list(crop),
         "seed": seed,
         "epochs": list(epochs),
         "validation": [
-            {"epochs": trial.epochs, "lr": trial.lr, "weight_decay": trial.weight_decay} | score
+            {name: getattr(trial, name) for name in tried} | score
             for trial, score in zip(trials, scores, strict=True)
         ],
-        "chosen": best.epochs,
-        "chosen_lr": best.lr,
-        "chosen_weight_decay": best.weight_decay,
-        "test": accuracy(classifier, test.pixels, test_labels, config.views, seed),
+        "chosen": trials[best].epochs,
+        "chosen_lr": trials[best].lr,
+        "chosen_weight_decay": trials[best].weight_decay,
+        "test": on_test,
     }
     if rank() == 0:
-        atomic.write_json(out / f"classify-{mode}-{best.labels}.json", result)
+        atomic.write_json(out / f"classify-{mode}-{float(labels)}.json", result)
     return result
 
 
 def learning_rate(step: int, steps: int, first: float = LEARNING_RATE) -> float:
-    """3e-4, or what is tried for it, and a tenth of it from 80 % of training on.
+    """Return 3e-4, or what is tried for it, and a tenth of it from 80 % of training on (A.3).
 
-    >>> [f"{learning_rate(t, 10):.0e}" for t in (0, 7, 8, 9)]
-    ['3e-04', '3e-04', '3e-05', '3e-05']
+    Example:
+        >>> [f"{learning_rate(t, 10):.0e}" for t in (0, 7, 8, 9)]
+        ['3e-04', '3e-04', '3e-05', '3e-05']
     """
     return first * (0.1 if 5 * step >= 4 * steps else 1.0)
 
 
 def augmentation(views: Views, crop: tuple[float, float]) -> Views:
-    """Random flip, as often as in pretraining (digits are not), and random resized crop; all else off."""
+    """Keep the random flip, as often as in pretraining (digits are not flipped), and the random resized crop."""
     off = {"jitter": 0.0, "grey": 0.0, "blur": (0.0, 0.0, 0.0), "solarize": (0.0, 0.0, 0.0)}
     return Views.model_validate(views.model_dump() | off | {"global_scale": crop, "local_views": 0})
 
@@ -177,52 +194,58 @@ def fit(
     folder: Path,
     progress: bool = False,
 ) -> None:
-    """Train on uint8 images (N, C, S, S) and labels (N,), in place; goes on from a checkpoint in the folder."""
+    """Train a classifier in place, and leave its weights in the folder; goes on from a checkpoint there.
+
+    Args:
+        fabric: Where to train.
+        classifier: The network before its first step.
+        pixels: uint8, (N, C, S, S).
+        labels: Classes, (N,).
+        config: The run's, for views, precision and how often to log.
+        trial: Length, learning rate, decay and the rest.
+        folder: Where the log, the checkpoint and the weights go.
+        progress: Whether to show a progress bar.
+    """
     views = augmentation(config.views, trial.crop)
-    per_epoch = len(pixels) // trial.batch_size
-    steps = per_epoch * trial.epochs
+    schedule = Schedule(
+        len(pixels), trial.batch_size, trial.epochs, trial.seed, config.log_every, config.checkpoint_every
+    )
     classifier.train()
     if config.sync_batch_norm and world_size() > 1:
         synchronise_batch_norm(classifier)
     # AdamW without decay is Adam
-    settings = Optimizer(name="adamw", lr=trial.lr, weight_decay=trial.weight_decay)
-    network, optimizer = fabric.setup(classifier, training.build_optimizer(classifier.trained, settings))
-
-    checkpoint = folder / runs.CHECKPOINT.name
-    start = 0
-    if checkpoint.exists():
-        start = training.load_checkpoint(checkpoint, classifier.trained, optimizer, folder.name)
-    elif rank() == 0:
+    options = Optimizer(name="adamw", lr=trial.lr, weight_decay=trial.weight_decay)
+    network, optimizer = fabric.setup(classifier, build_optimizer(classifier.trained, options))
+    if rank() == 0:
         atomic.write_json(folder / "trial.json", asdict(trial))
-    mine = training.share(trial.batch_size)
-    title = f"{trial.mode}, {trial.epochs} epochs"
-    with training.Journal(
-        folder, title, start, steps, per_epoch, trial.batch_size, progress, "try a lower --lr"
-    ) as journal:
-        for step, indices in enumerate(
-            training.batches(len(pixels), trial.batch_size, trial.seed, start, steps), start
-        ):
-            lr = learning_rate(step, steps, trial.lr)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
 
-            torch.manual_seed(training.number(trial.seed, step, rank()))
-            images = global_view(pixels[indices[mine]].to(fabric.device), views)
-            truth = labels[indices[mine]].to(fabric.device)
-            losses = {name: F.cross_entropy(scores, truth) for name, scores in network(images).items()}
+    def batches(order: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        return ((pixels[i].to(fabric.device), labels[i].to(fabric.device)) for i in order)
+
+    title, advice = f"{trial.mode}, {trial.epochs} epochs", "try a lower --lr"
+    with Loop(
+        classifier.trained,
+        optimizer,
+        folder,
+        schedule,
+        digest=folder.name,
+        title=title,
+        advice=advice,
+        progress=progress,
+    ) as loop:
+        for step, (images, truth) in loop.steps(
+            batches, lambda step: learning_rate(step, schedule.steps, trial.lr)
+        ):
+            torch.manual_seed(derive_seed(trial.seed, step, rank()))
+            scores = network(global_view(images, views))
+            losses = {name: F.cross_entropy(x, truth) for name, x in scores.items()}
             optimizer.zero_grad()
             fabric.backward(torch.stack([*losses.values()]).sum())
             optimizer.step()
-
-            journal.add(losses["top1"])
-            done = step + 1
-            if training.due(done, steps, config.log_every, config.checkpoint_every):
-                journal.write(done, {"lr": lr})
-            if rank() == 0 and done < steps and done % config.checkpoint_every == 0:
-                training.save_checkpoint(checkpoint, done, classifier.trained, optimizer, folder.name)
+            loop.record(losses["top1"])
     if rank() == 0:
         runs.write_tensors(folder / runs.MODEL, classifier.trained.state_dict())
-        checkpoint.unlink(missing_ok=True)
+        (folder / runs.CHECKPOINT).unlink(missing_ok=True)
     fabric.barrier()
 
 
@@ -230,10 +253,10 @@ def fit(
 def accuracy(
     classifier: Classifier, pixels: Tensor, labels: Tensor, views: Views, seed: int
 ) -> dict[str, float]:
-    """Per cent of uint8 images (N, C, S, S) that each reading of the classifier gets right."""
+    """Return the per cent of uint8 images (N, C, S, S) that each reading of the classifier gets right."""
     classifier.eval()
     weight = next(classifier.heads.parameters())
-    torch.manual_seed(training.number(seed))
+    torch.manual_seed(derive_seed(seed))
     right: Counter[str] = Counter()
     for batch, truth in zip(pixels.split(512), labels.split(512), strict=True):
         images = eval_view(batch.to(weight.device), views).to(weight, memory_format=torch.channels_last)
@@ -245,34 +268,27 @@ def accuracy(
 def _check(
     epochs: Sequence[int], lr: Sequence[float], weight_decay: Sequence[float], crop: tuple[float, float]
 ) -> None:
-    if not epochs or min(epochs) < 1:
-        raise ValueError(f"epochs is {list(epochs)}; it must be one or more numbers of at least 1")
-    if not lr or min(lr) <= 0:
-        raise ValueError(f"lr is {list(lr)}; it must be one or more numbers above 0")
-    if not weight_decay or min(weight_decay) < 0:
-        raise ValueError(
-            f"weight_decay is {list(weight_decay)}; it must be one or more numbers of at least 0"
-        )
+    for name, tried, wrong, right in (
+        ("epochs", epochs, not epochs or min(epochs) < 1, "numbers of at least 1"),
+        ("lr", lr, not lr or min(lr) <= 0, "numbers above 0"),
+        ("weight_decay", weight_decay, not weight_decay or min(weight_decay) < 0, "numbers of at least 0"),
+    ):
+        if wrong:
+            raise ValueError(f"{name} is {list(tried)}; it must be one or more {right}")
     if not 0 < crop[0] <= crop[1] <= 1:
         raise ValueError(f"crop is {list(crop)}; it must be two shares of the area, 0 < low <= high <= 1")
 
 
-def _source(source: Path | str, mode: Mode) -> tuple[Config, Path | None]:
-    if mode.startswith("supervised") and str(source) in RECIPES:
-        return recipe(str(source)), None
-    return runs.read_config(Path(source)), Path(source)
-
-
 def _origin(config: Config, mode: Mode, directory: Path | None, ids: list[str], targets: Tensor) -> str:
-    """A digest of what a training begins with: the images, their labels and the pretrained network."""
+    """Hash what a training begins with: the images, their labels and the pretrained network."""
     parts = [config.model_dump_json(), *ids, *map(str, targets.tolist())]
     if directory and not mode.startswith("supervised"):
-        load_model(directory)  # says what is wrong with a run that is not finished
+        runs.load_model(directory)  # says what is wrong with a run that is not finished
         parts.append(sha256((directory / runs.MODEL).read_bytes()).hexdigest())
     return sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _labelled(config: Data, split: Split) -> tuple[Images, Tensor]:
+def _labelled(config: Any, split: Split) -> tuple[Images, Tensor]:
     images = data.load(config, split)
     if images.labels is None:
         raise ValueError(

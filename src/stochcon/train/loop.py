@@ -1,131 +1,257 @@
-"""What every kind of training here shares: processes, optimizer, schedules, order, randomness, checkpoints, progress.
+"""The one training loop: processes, optimizer, schedules, order, randomness, checkpoints, resuming and the log.
 
-Everything random in step t is a function of (seed, t, rank), and the order of epoch e of (seed, e). So a
-run that was killed at any moment and resumed ends with the same bits as one that never stopped, and no
-state of any generator is stored.
+Everything random in step t is a function of (seed, t, rank), and the order of epoch e of (seed, e). So a run that
+was killed at any moment and resumed ends with the same bits as one that never stopped, and no state of any generator
+is stored.
 """
 
 from __future__ import annotations
 
 import atexit
 import math
-import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from lightning_fabric import Fabric
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
+from rich.progress import TextColumn
 from timm.optim.lars import Lars
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from stochcon import runs
-from stochcon.config import Optimizer as OptimizerConfig
-from stochcon.parallel import leave, meet_again, rank, world_size
-from stochcon.program import compute_in_batches, keep_freed_memory
+from stochcon import config, parallel, runs
+from stochcon.parallel import rank, world_size
+from stochcon.report import progress_bar
 
-Precision = Literal["32-true", "bf16-mixed", "64-true"]
+Batch = TypeVar("Batch")
 
 
-def launch(precision: Precision = "32-true") -> Fabric:
-    """Fabric on this machine's best device; over all processes when torchrun or SLURM started them."""
-    keep_freed_memory()
-    local = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE") or 1)
-    world = int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)
+def launch(precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true") -> Fabric:
+    """Start Fabric on this machine's best device, over all processes if torchrun or SLURM started several."""
+    local, world = parallel.launched_local_world_size(), parallel.launched_world_size()
     fabric = Fabric(
         devices=local if world > 1 else 1,
         num_nodes=max(1, world // local),
         strategy="ddp" if world > 1 else "auto",
         precision=precision,
     )
-    if fabric.device.type == "cpu":
-        compute_in_batches()
-    meet_again()
+    parallel.rejoin_process_group()
     fabric.launch()
     if world > 1:
-        atexit.register(leave)
+        atexit.register(parallel.leave_process_group)
     return fabric
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
-    """LARS or AdamW; biases and normalisation parameters are excluded from decay, and from LARS's adaptation."""
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]
+def build_optimizer(model: nn.Module, options: config.Optimizer) -> Optimizer:
+    """Make LARS or AdamW; biases and normalisation parameters are excluded from decay and from LARS's adaptation."""
     groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": options.weight_decay},
+        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    if config.name == "lars":  # timm adapts just those groups that decay
-        return Lars(groups, lr=config.lr, momentum=0.9)
-    return AdamW(groups, lr=config.lr, fused=True)  # one pass over the weights instead of some ten
+    if options.name == "lars":  # timm adapts just those groups that decay
+        return Lars(groups, lr=options.lr, momentum=0.9)
+    return AdamW(groups, lr=options.lr, fused=True)  # one pass over the weights instead of about ten
 
 
 def cosine(step: int, steps: int, start: float, end: float) -> float:
-    """From start at step 0 to end at the last of `steps`, along half a cosine.
+    """Go from start at step 0 to end at the last of `steps`, along half a cosine.
 
-    >>> [round(cosine(t, 5, 1.0, 0.1), 3) for t in range(5)]
-    [1.0, 0.868, 0.55, 0.232, 0.1]
+    Example:
+        >>> [round(cosine(t, 5, 1.0, 0.1), 3) for t in range(5)]
+        [1.0, 0.868, 0.55, 0.232, 0.1]
     """
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, steps - 1))))
 
 
 def warmup_cosine(step: int, steps: int, warmup: int, peak: float) -> float:
-    """A linear rise over `warmup` steps, then one cosine, which would be zero at step `steps`.
+    """Rise linearly over `warmup` steps, then fall along one cosine, which would be zero at step `steps`.
 
-    >>> [round(warmup_cosine(t, 8, 2, 1.0), 3) for t in range(8)]
-    [0.5, 1.0, 1.0, 0.933, 0.75, 0.5, 0.25, 0.067]
+    Example:
+        >>> [round(warmup_cosine(t, 8, 2, 1.0), 3) for t in range(8)]
+        [0.5, 1.0, 1.0, 0.933, 0.75, 0.5, 0.25, 0.067]
     """
     if step < warmup:
         return peak * (step + 1) / warmup
     return cosine(step - warmup, steps - warmup + 1, peak, 0.0)
 
 
-def number(*parts: int) -> int:
-    """A seed that depends on all of its parts, and on nothing else."""
+def derive_seed(*parts: int) -> int:
+    """Derive a seed that depends on all of the parts, and on nothing else."""
     return int.from_bytes(sha256(repr(parts).encode()).digest()[:8], "big") >> 1
 
 
-def batches(images: int, batch_size: int, seed: int, start: int, steps: int) -> Iterator[Tensor]:
-    """The indices of steps start, start + 1, ... steps - 1: every epoch a new permutation, the rest dropped."""
-    per_epoch = images // batch_size
-    epoch = -1
-    for step in range(start, steps):
-        if step // per_epoch != epoch:
-            epoch = step // per_epoch
-            order = torch.randperm(images, generator=torch.Generator().manual_seed(number(seed, epoch)))
-        at = step % per_epoch * batch_size
-        yield order[at : at + batch_size]
+@dataclass(frozen=True)
+class Schedule:
+    """How long a training is, and which images are in each step.
 
+    Args:
+        images: How many images there are.
+        batch_size: Images in a step, over all processes; what is left of an epoch is dropped.
+        epochs: Passes over the images.
+        seed: The order of epoch e is a function of it and of e.
+        log_every: Steps between lines of log.jsonl.
+        checkpoint_every: Steps between checkpoints.
 
-def share(batch_size: int) -> slice:
-    """This process's part of a batch."""
-    return slice(rank() * batch_size // world_size(), (rank() + 1) * batch_size // world_size())
-
-
-def due(done: int, steps: int, *every: int) -> bool:
-    """Whether something that is done every so many steps, and after the last, is due after `done` steps.
-
-    >>> [done for done in range(1, 8) if due(done, 7, 3)]
-    [3, 6, 7]
+    Example:
+        >>> schedule = Schedule(images=10, batch_size=3, epochs=2, seed=0, log_every=1, checkpoint_every=2)
+        >>> schedule.steps, [schedule.due(done, 4) for done in range(1, 7)]
+        (6, [False, False, False, True, False, True])
     """
-    return done == steps or any(done % often == 0 for often in every)
+
+    images: int
+    batch_size: int
+    epochs: int
+    seed: int
+    log_every: int
+    checkpoint_every: int
+
+    @property
+    def per_epoch(self) -> int:
+        """Return the steps of an epoch."""
+        return self.images // self.batch_size
+
+    @property
+    def steps(self) -> int:
+        """Return the steps of the whole training."""
+        return self.per_epoch * self.epochs
+
+    def due(self, done: int, every: int) -> bool:
+        """Whether something is due after `done` steps that is done every so many steps, and after the last."""
+        return done == self.steps or done % every == 0
+
+    def order(self, start: int = 0) -> Iterator[Tensor]:
+        """Yield this process's share of the indices of steps start, start + 1, ..."""
+        share = self.batch_size // world_size()
+        epoch = -1
+        for step in range(start, self.steps):
+            if step // self.per_epoch != epoch:
+                epoch = step // self.per_epoch
+                generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch))
+                order = torch.randperm(self.images, generator=generator)
+            at = step % self.per_epoch * self.batch_size + rank() * share
+            yield order[at : at + share]
+
+
+class Loop:
+    """The steps of one training, as a context that shows a progress bar.
+
+    It goes on from the directory's checkpoint if there is one. `record` is to be called once in each step.
+
+    Args:
+        model: All that training changes.
+        optimizer: Its optimizer.
+        directory: Where the log and the checkpoint are.
+        schedule: How long, how often and in which order.
+        digest: A hash of the images, which a checkpoint must have been made with.
+        title: What the progress bar says.
+        advice: What to do when the loss is not finite.
+        progress: Whether to show the bar.
+
+    Raises:
+        ValueError: If the checkpoint is of another model or of other images, or if processes disagree.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        directory: Path,
+        schedule: Schedule,
+        *,
+        digest: str,
+        title: str,
+        advice: str,
+        progress: bool,
+    ):
+        self.model, self.optimizer, self.schedule = model, optimizer, schedule
+        self.digest, self.advice, self.checkpoint = digest, advice, directory / runs.CHECKPOINT
+        self.done = 0
+        if self.checkpoint.exists():
+            self.done = load_checkpoint(self.checkpoint, model, optimizer, digest)
+        if len(set(parallel.all_gather_object((self.done, digest)))) > 1:
+            raise ValueError(
+                f"the processes see different images, or not the same {directory}: all must share the files"
+            )
+        self.log = runs.Log(directory / runs.LOG, self.done) if rank() == 0 else None
+        self.bar = progress_bar(progress and rank() == 0, TextColumn("{task.fields[loss]}"))
+        self.task = self.bar.add_task(
+            title, total=schedule.steps, completed=self.done, images=schedule.batch_size, loss=""
+        )
+        self.losses: list[Tensor] = []  # since the last line, since to look at one waits for the device
+        self.began = self.since = time.perf_counter()
+
+    def __enter__(self) -> Loop:
+        """Show the progress bar."""
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop the progress bar."""
+        self.bar.stop()
+
+    def steps(
+        self, batches: Callable[[Iterator[Tensor]], Iterable[Batch]], lr: Callable[[int], float]
+    ) -> Iterator[tuple[int, Batch]]:
+        """Yield the number and the batch of each step that is left, with the learning rate set.
+
+        Args:
+            batches: Turns the indices of the steps into batches, perhaps some steps ahead.
+            lr: The learning rate of a step.
+        """
+        for step, batch in enumerate(batches(self.schedule.order(self.done)), self.done):
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr(step)
+            yield step, batch
+
+    def record(self, loss: Tensor, **details: float | Tensor) -> bool:
+        """Count a step as done; write a line of the log and a checkpoint when they are due.
+
+        Args:
+            loss: The loss of this process.
+            details: What else a line of the log says of its last step.
+
+        Returns:
+            Whether a checkpoint was due.
+
+        Raises:
+            FloatingPointError: If the loss has not been finite, with the step; the last checkpoint is kept.
+        """
+        self.losses.append(loss.detach())
+        self.done += 1
+        self.bar.update(self.task, advance=1)
+        every = self.schedule.log_every, self.schedule.checkpoint_every
+        line, save = (self.schedule.due(self.done, often) for often in every)
+        if line or save:
+            self._write_line(details)
+        if save and rank() == 0:
+            save_checkpoint(self.checkpoint, self.done, self.model, self.optimizer, self.digest)
+        return save
+
+    def _write_line(self, details: dict[str, float | Tensor]) -> None:
+        losses = torch.stack(self.losses)
+        bad = (~losses.isfinite()).nonzero()
+        if len(bad):
+            step = self.done - len(losses) + int(bad[0]) + 1
+            raise FloatingPointError(f"the loss is not finite at step {step}: {self.advice}")
+        mean = losses.mean().item()
+        seconds, self.since = time.perf_counter() - self.since, time.perf_counter()
+        self.bar.update(self.task, loss=f"loss {mean:.3f}")
+        if self.log:
+            speed = len(losses) * self.schedule.batch_size / seconds
+            about = {"step": self.done, "epoch": self.done / self.schedule.per_epoch, "loss": mean}
+            about |= {"lr": self.optimizer.param_groups[0]["lr"]}
+            about |= {name: float(value) for name, value in details.items()}
+            about |= {"seconds": round(self.since - self.began, 1), "images_per_second": round(speed, 1)}
+            self.log.append(about)
+        self.losses = []
 
 
 def save_checkpoint(path: Path, step: int, model: nn.Module, optimizer: Optimizer, digest: str) -> None:
-    """Parameters, buffers and the optimizer's state after `step` steps, in one safetensors file."""
+    """Write parameters, buffers and the optimizer's state after `step` steps as one safetensors file."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     states: Any = optimizer.state_dict()["state"]
     for index, state in states.items():
@@ -134,111 +260,28 @@ def save_checkpoint(path: Path, step: int, model: nn.Module, optimizer: Optimize
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, digest: str) -> int:
-    """Back to where save_checkpoint was; the number of steps done. Raises ValueError for a file of another run."""
+    """Go back to where `save_checkpoint` was, and return the number of steps done.
+
+    Raises:
+        ValueError: If the file is of another model or of other images.
+    """
     tensors, metadata = runs.read_tensors(path)
     if metadata.get("data") != digest:
         raise ValueError(f"{path} was made with other training images; bring those back, or start a new run")
-    optimizer_state: dict[int, dict[str, Tensor]] = {}
-    model_state = {}
-    for key, tensor in tensors.items():
-        kind, name = key.split(".", 1)
-        if kind == "model":
-            model_state[name] = tensor
-        else:
-            parameter, slot = name.split(".", 1)
-            optimizer_state.setdefault(int(parameter), {})[slot] = tensor
     try:
-        model.load_state_dict(model_state)
+        model.load_state_dict(
+            {k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")}
+        )
     except RuntimeError as error:
         raise ValueError(f"{path} is of another model: {str(error).splitlines()[-1].strip()}") from None
-    groups: Any = optimizer.param_groups
-    parameters: list[Tensor] = [p for group in groups for p in group["params"]]
-    for index, state in optimizer_state.items():
-        for slot, tensor in state.items():
-            if tensor.shape == parameters[index].shape:  # strides as the optimizer would have made them
-                state[slot] = torch.empty_like(parameters[index]).copy_(tensor)
-    optimizer.load_state_dict(
-        {"state": optimizer_state, "param_groups": optimizer.state_dict()["param_groups"]}
-    )
+    parameters: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
+    states: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, slot = key.split(".")
+            like = parameters[int(index)]
+            if tensor.shape == like.shape:  # strides as the optimizer would have made them
+                tensor = torch.empty_like(like).copy_(tensor)
+            states.setdefault(int(index), {})[slot] = tensor
+    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
     return int(metadata["step"])
-
-
-class Speed(ProgressColumn):
-    """Images a second. A task has the field batch_size: images in one unit of its progress."""
-
-    def render(self, task: Task) -> Text:
-        speed = (task.finished_speed or task.speed or 0) * task.fields["batch_size"]
-        return Text(f"{speed:,.0f} images/s", style="cyan")
-
-
-def progress_bar(shown: bool) -> Progress:
-    """A bar with steps, images a second, loss and time left. A task of it has the fields batch_size and loss."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        Speed(),
-        TextColumn("loss {task.fields[loss]:.3f}"),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, disable=not shown, speed_estimate_period=60)
-
-
-class Journal:
-    """What a loop tells of itself: a progress bar, and now and then the mean loss, there and in log.jsonl.
-
-    One process tells, but each sees to it that its loss is finite. advice: what to do when it is not.
-    """
-
-    def __init__(
-        self,
-        directory: Path,
-        title: str,
-        start: int,
-        steps: int,
-        per_epoch: int,
-        batch_size: int,
-        progress: bool,
-        advice: str,
-    ):
-        self.per_epoch, self.batch_size, self.advice = per_epoch, batch_size, advice
-        self.log = runs.Log(directory / runs.LOG, start) if rank() == 0 else None
-        self.bar = progress_bar(progress and rank() == 0)
-        self.task = self.bar.add_task(
-            title, total=steps, completed=start, batch_size=batch_size, loss=float("nan")
-        )
-        self.losses: list[Tensor] = []  # since the last line, since to look at one waits for the device
-        self.began = self.since = time.perf_counter()
-
-    def __enter__(self) -> Journal:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def add(self, loss: Tensor) -> None:
-        """Count a step."""
-        self.losses.append(loss.detach())
-        self.bar.update(self.task, advance=1)
-
-    def write(self, done: int, details: dict[str, float]) -> None:
-        """Tell of the steps since the last time. Raises FloatingPointError, with the step, for a loss that is not finite."""
-        losses = torch.stack(self.losses)
-        bad = (~losses.isfinite()).nonzero()
-        if len(bad):
-            step = done - len(losses) + int(bad[0]) + 1
-            raise FloatingPointError(f"the loss is not finite at step {step}: {self.advice}")
-        mean = losses.mean().item()
-        seconds, self.since = time.perf_counter() - self.since, time.perf_counter()
-        self.bar.update(self.task, loss=mean)
-        if self.log:
-            self.log.append(
-                {"step": done, "epoch": done / self.per_epoch, "loss": mean}
-                | details
-                | {
-                    "seconds": round(self.since - self.began, 1),
-                    "images_per_second": round(len(losses) * self.batch_size / seconds, 1),
-                }
-            )
-        self.losses = []

@@ -1,4 +1,4 @@
-"""Algorithm 1: pretraining without labels."""
+"""Pretraining without labels: Algorithm 1 over multi-crops of images, step after step."""
 
 from __future__ import annotations
 
@@ -8,47 +8,21 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricModule
-from torch import Tensor, nn
+from torch import Tensor
 
 from stochcon import runs
 from stochcon.config import Config
-from stochcon.data import sets as data
 from stochcon.data.loading import Canvases
-from stochcon.method.model import Embedded, Standardised, StochCon
+from stochcon.data.sets import load_training
+from stochcon.method.algorithm1 import Embeddings, Objective, algorithm1
+from stochcon.method.model import StochCon
 from stochcon.method.objective import decorrelation, multi_crop_info_nce
-from stochcon.method.views import eval_view, make_views
-from stochcon.parallel import everyones, rank, restarted, synchronise_batch_norm, world_size
-from stochcon.train import gradcache as cached
-from stochcon.train import loop as training
+from stochcon.parallel import rank, restarted, synchronise_batch_norm, world_size
+from stochcon.train import gradcache
+from stochcon.train.loop import Loop, Schedule, build_optimizer, cosine, derive_seed, launch, warmup_cosine
+from stochcon.views import eval_view, make_views
 
-
-def loss(embedded: Embedded, config: Config) -> Tensor:
-    """Equation 1 over every pair of views, and the extension's term where it is asked for."""
-    total = multi_crop_info_nce(embedded.top, embedded.bottom, config.temperature)
-    if config.latent.decorrelation and config.latent.kind != "deterministic":
-        total = total + config.latent.decorrelation * decorrelation(embedded.logits)
-    return total
-
-
-def backward(
-    fabric: Fabric, network: _FabricModule, images: Tensor, step: int, relaxation: float, config: Config
-) -> tuple[Tensor, Embedded]:
-    """The gradients of a step on this process's uint8 images (N, C, H, W), its loss, and the embeddings."""
-    parts = images.split(config.chunk or len(images))
-
-    def embed(k: int) -> Embedded:
-        # Seeded here, so that a chunk that passes twice has the same views and the same noise.
-        torch.manual_seed(training.number(config.seed, step, rank(), *([k] if config.chunk else [])))
-        embedded: Embedded = network(*make_views(parts[k], config.views), relaxation)
-        return embedded
-
-    if config.chunk:
-        exact = config.chunk_batch_norm == "exact"
-        return cached.backward(fabric, network, embed, len(parts), lambda x: loss(x, config), exact)
-    embedded = embed(0)
-    value = loss(embedded, config)
-    fabric.backward(value)
-    return value.detach(), embedded
+CALIBRATION_IMAGES = 20_000
 
 
 def pretrain(
@@ -60,127 +34,155 @@ def pretrain(
     progress: bool = True,
     observe: Callable[[int, StochCon], None] | None = None,
 ) -> Path:
-    """Train a model as the configuration says and leave it in the directory `out`; returns that directory.
+    """Train a model as the configuration says, and leave it in a run directory.
 
-    images: what to train on; by default those of the configuration. observe: called after every step with the
-    number of steps done and the model; it must leave both as they are.
+    Args:
+        config: The whole configuration.
+        out: The run directory.
+        images: The images to train on; by default those of the configuration.
+        resume: Go on from the last checkpoint of an interrupted run, to the same bits. It does so by itself when
+            torchrun has restarted the processes.
+        progress: Whether to show a progress bar.
+        observe: Is called after every step with the number of steps done and the model, and leaves both as they are.
 
-    With resume, or when torchrun has restarted the processes, go on from the last checkpoint of a run that
-    was interrupted; the result has the same bits. Raises ValueError for a configuration that cannot work and
-    FloatingPointError, with the step, when the loss is no longer finite; the last checkpoint is then still there.
+    Returns:
+        The run directory.
 
-    >>> import tempfile
-    >>> from stochcon import recipebook as recipes
-    >>> tiny = recipes.digits().model_copy(update={"epochs": 1})
-    >>> run = pretrain(tiny, tempfile.mkdtemp() + "/run", progress=False)
-    >>> sorted(path.name for path in run.iterdir())
-    ['checkpoint', 'config.json', 'log.jsonl', 'model.safetensors']
+    Raises:
+        ValueError: If the configuration cannot work.
+        FloatingPointError: With the step, when the loss is no longer finite; the last checkpoint is still there.
+
+    Example:
+        >>> import tempfile
+        >>> from stochcon import recipe
+        >>> run = pretrain(recipe("digits", epochs=1), tempfile.mkdtemp() + "/run", progress=False)
+        >>> sorted(path.name for path in run.iterdir())
+        ['checkpoint', 'config.json', 'log.jsonl', 'model.safetensors']
     """
     out = Path(out)
     resume = resume or (restarted() and runs.holds(out, config))
-    fabric = training.launch(config.precision)
-    images = data.load_training(config.data) if images is None else images
-    per_epoch = _steps_per_epoch(len(images), config)
-    steps = per_epoch * config.epochs
+    fabric = launch(config.precision)
+    images = load_training(config.data) if images is None else images
+    schedule = _schedule(len(images), config)
+    devices = [fabric.device] if fabric.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):  # the caller's generators stay as they are
+        torch.manual_seed(derive_seed(config.seed))
+        model = StochCon(config).to(memory_format=torch.channels_last).to(fabric.device)
+        if config.sync_batch_norm and world_size() > 1:
+            synchronise_batch_norm(model)
+        if config.compile:
+            model.backbone.compile()
+        network, optimizer = fabric.setup(model, build_optimizer(model, config.optimizer))
+        if rank() == 0 and not resume:
+            runs.create(out, config)
+        fabric.barrier()
+        images.report(out / runs.SKIPPED)
 
-    torch.manual_seed(training.number(config.seed))
-    model = StochCon(config).to(memory_format=torch.channels_last).to(fabric.device)
-    if config.sync_batch_norm and world_size() > 1:
-        synchronise_batch_norm(model)
-    if config.compile:
-        model.backbone.compile()
-    optimizer = training.build_optimizer(model, config.optimizer)
-    network, optimizer = fabric.setup(model, optimizer)
-
-    checkpoint = out / runs.CHECKPOINT
-    start = 0
-    if resume and checkpoint.exists():
-        start = training.load_checkpoint(checkpoint, model, optimizer, images.digest)
-    if len(set(everyones((start, images.digest)))) > 1:
-        raise ValueError(
-            f"the processes see different images, or not the same {out}: all must share the files"
-        )
-    if rank() == 0 and not resume:
-        runs.create(out, config)
-    images.report(out / runs.SKIPPED)
-
-    mine = training.share(config.batch_size)
-    warmup = round(config.optimizer.warmup * per_epoch)
-    order = training.batches(len(images), config.batch_size, config.seed, start, steps)
-    advice = "try a lower --optimizer.lr or a longer --optimizer.warmup; the last checkpoint is kept"
-    with training.Journal(
-        out, config.recipe, start, steps, per_epoch, config.batch_size, progress, advice
-    ) as journal:
-        for step, x in enumerate(images.batches(indices[mine] for indices in order), start):
-            relaxation = training.cosine(step, steps, *config.latent.temperature)
-            lr = training.warmup_cosine(step, steps, warmup, config.optimizer.lr)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-
-            optimizer.zero_grad()
-            value, embedded = backward(fabric, network, x.to(fabric.device), step, relaxation, config)
-            optimizer.step()
-
-            journal.add(value)
-            done = step + 1
-            if observe:
-                observe(done, model)
-            if training.due(done, steps, config.log_every, config.checkpoint_every):
-                journal.write(done, {"lr": lr, "relaxation": relaxation} | _active(model, embedded))
-            if training.due(done, steps, config.checkpoint_every):
-                if rank() == 0:
-                    training.save_checkpoint(checkpoint, done, model, optimizer, images.digest)
-                images.report(out / runs.SKIPPED)
-    if rank() == 0:
-        calibrate(model, images, config)
-        runs.write_tensors(out / runs.MODEL, model.state_dict())
-    fabric.barrier()
+        warmup = round(config.optimizer.warmup * schedule.per_epoch)
+        advice = "try a lower --optimizer.lr or a longer --optimizer.warmup; the last checkpoint is kept"
+        with Loop(
+            model,
+            optimizer,
+            out,
+            schedule,
+            digest=images.digest,
+            title=config.recipe,
+            advice=advice,
+            progress=progress,
+        ) as loop:
+            for step, x in loop.steps(
+                images.batches, lambda t: warmup_cosine(t, schedule.steps, warmup, config.optimizer.lr)
+            ):
+                relaxation = cosine(step, schedule.steps, *config.latent.temperature)
+                optimizer.zero_grad()
+                loss, active = backward(fabric, network, x.to(fabric.device), step, relaxation, config)
+                optimizer.step()
+                if observe:
+                    observe(step + 1, model)
+                if loop.record(loss, relaxation=relaxation, **active):
+                    images.report(out / runs.SKIPPED)
+        if rank() == 0:
+            _calibrate(model, images, config)
+            runs.write_tensors(out / runs.MODEL, model.state_dict())
+        fabric.barrier()
     return out
 
 
-CALIBRATION_IMAGES = 20_000
+def backward(
+    fabric: Fabric, network: _FabricModule, images: Tensor, step: int, relaxation: float, config: Config
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Add the gradient of one step to the parameters.
+
+    Args:
+        fabric: Where the network runs.
+        network: The model, as Fabric has wrapped it.
+        images: This process's uint8 images, (N, C, S, S).
+        step: Its number, of which views and noise are a function.
+        relaxation: The temperature of a relaxed latent.
+        config: The configuration.
+
+    Returns:
+        The loss, and of a latent of bits the share `active` that is on (section 4.3).
+    """
+    model: StochCon = network.module
+    active = dict[str, Tensor]()
+
+    def objective(embeddings: Embeddings) -> Tensor:
+        """Average equation 1 over the pairs of a top view with any other, and add the extension where it is on."""
+        v, v_prime, logits = embeddings
+        top, bottom = (v_prime, v) if config.latent.placement == "top" else (v, v_prime)
+        loss = multi_crop_info_nce(top, bottom, config.temperature)
+        if config.latent.decorrelation and model.latent.has_code:
+            loss = loss + config.latent.decorrelation * decorrelation(logits)
+        if model.latent.binary:
+            active["active"] = (logits.detach() > 0).float().mean()
+        return loss
+
+    def run(k: int, objective: Objective) -> Tensor:
+        # Seeded here, so that a chunk that passes twice has the same views and the same noise.
+        torch.manual_seed(derive_seed(config.seed, step, rank(), *([k] if config.chunk else [])))
+        top, bottom = make_views(chunks[k], config.views)
+        if not len(bottom):  # no multi-crop: the two global views are the branches
+            top, bottom = top.split(1)
+        x, x_prime = (bottom, top) if config.latent.placement == "top" else (top, bottom)
+        loss: Tensor = network(algorithm1, x, x_prime, relaxation, objective)
+        return loss
+
+    chunks = images.split(config.chunk or len(images))
+    if config.chunk:
+        return gradcache.backward(fabric, network, run, len(chunks), objective), active
+    loss = run(0, objective)
+    fabric.backward(loss)
+    return loss.detach(), active
 
 
 @torch.no_grad()
-def calibrate(model: StochCon, images: Canvases, config: Config) -> None:
-    """Thresholds of bits, measured on plain images instead of views, since codes are made of plain images.
-
-    Extension: the standardised logits' running statistics become those of these images. And where a
-    Gaussian's mean is 0 is arbitrary, as rho's bias undoes any shift: so its zero becomes the images' mean,
-    which changes nothing but the signs.
-    """
-    gaussian = config.latent.kind == "gaussian" and isinstance(model.pi, nn.Linear)
-    if not gaussian and not isinstance(model.pi, Standardised):
-        return
+def _calibrate(model: StochCon, images: Canvases, config: Config) -> None:
+    """Set the thresholds of bits by plain training images, at most CALIBRATION_IMAGES of them."""
     model.eval()
-    device = next(model.parameters()).device
-    step = -(-len(images) // CALIBRATION_IMAGES)
-    pi = model.pi.linear if isinstance(model.pi, Standardised) else model.pi
-    some = images.batches(torch.arange(0, len(images), step).split(512))
-    phi = torch.cat([pi(model.backbone(eval_view(batch.to(device), config.views))) for batch in some])
-    if isinstance(model.pi, Standardised):
-        model.pi.set_statistics(phi)
-    else:
-        model.centre(phi.mean(0)[: model.latent.dim])
+    weight = next(model.parameters())
+    every = -(-len(images) // CALIBRATION_IMAGES)
+    some = images.batches(torch.arange(0, len(images), every).split(512))
+    model.calibrate(
+        torch.cat(
+            [model.backbone(eval_view(batch.to(weight.device), config.views).to(weight)) for batch in some]
+        )
+    )
     model.train()
 
 
-def _steps_per_epoch(images: int, config: Config) -> int:
-    if config.batch_size > images:
+def _schedule(images: int, config: Config) -> Schedule:
+    world, batch_size = world_size(), config.batch_size
+    if batch_size > images:
         raise ValueError(
-            f"batch_size is {config.batch_size}, but there are only {images} training images: use at most that"
+            f"batch_size is {batch_size}, but there are only {images} training images: use at most that"
         )
-    if config.batch_size % world_size() or config.batch_size < 2 * world_size():
+    if batch_size % world or batch_size < 2 * world:
         raise ValueError(
-            f"batch_size is {config.batch_size}; it must be a multiple of the {world_size()} processes, at least 2 each"
+            f"batch_size is {batch_size}; it must be a multiple of the {world} processes, at least 2 each"
         )
-    share = config.batch_size // world_size()
-    if config.chunk and share % config.chunk:
-        raise ValueError(f"chunk is {config.chunk}; it must divide the {share} images a step of each process")
-    return images // config.batch_size
-
-
-def _active(model: StochCon, embedded: Embedded) -> dict[str, float]:
-    """The share of ones among this batch's bits (section 4.3), of a latent that has bits."""
-    bits = model.latent.bits(embedded.logits)
-    return {} if bits is None else {"active": bits.float().mean().item()}
+    if config.chunk and batch_size // world % config.chunk:
+        raise ValueError(
+            f"chunk is {config.chunk}; it must divide the {batch_size // world} images a step of each process"
+        )
+    return Schedule(images, batch_size, config.epochs, config.seed, config.log_every, config.checkpoint_every)

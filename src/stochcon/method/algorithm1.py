@@ -1,0 +1,62 @@
+"""Algorithm 1, the paper's listing. Training calls it; multi-crop, chunks, processes and schedules are around it.
+
+Shapes: V views of one branch, N images, C channels, S pixels a side, D the latent's width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor
+
+from stochcon.method.model import StochCon
+
+
+class Embeddings(NamedTuple):
+    """What an objective reads of a batch."""
+
+    v: Tensor
+    """Of the branch without a latent, (V, N, head.dim)."""
+    v_prime: Tensor
+    """Of the branch that passes through the latent, (V', N, head.dim)."""
+    logits: Tensor
+    """The latent's logits, or means, (V', N, D)."""
+
+
+Objective = Callable[[Embeddings], Tensor]
+"""Embeddings to the scalar that training minimises."""
+
+
+def algorithm1(
+    model: StochCon, x: Tensor, x_prime: Tensor, relaxation: float, objective: Objective
+) -> Tensor:
+    """Run Algorithm 1 for one batch; the comments are the paper's lines.
+
+    Args:
+        model: f, π, q, ρ and g.
+        x: Augmented images of the branch without a latent, (V, N, C, S, S).
+        x_prime: Those of the branch that passes through it, (V', N, C, S', S').
+        relaxation: The temperature of a relaxed latent.
+        objective: L, equation 1 over pairs of views.
+
+    Returns:
+        The loss to minimise, a scalar.
+
+    Example:
+        >>> import torch
+        >>> from stochcon.config import Config
+        >>> from stochcon.method.objective import info_nce
+        >>> views = torch.randn(2, 8, 3, 32, 32).split(1)
+        >>> loss = algorithm1(StochCon(Config()), *views, 1.0, lambda e: info_nce(e.v[0], e.v_prime[0]))
+        >>> loss.shape
+        torch.Size([])
+    """
+    h, h_prime = model.f(x, x_prime)  # {h, h'} = {f(x̂), f(x̂')}
+    phi = model.phi(h_prime)  # φ' = π(h'), (optional) bottleneck projection
+    opposing = model.phi(h) if model.latent.reads_opposing else None  # section 4.2: the opposing view's σ
+    q = model.latent(phi, opposing, relaxation)
+    z = q.rsample()  # z' ~ q(z|x), pathwise differentiable
+    h_second = model.rho(z.to(h.dtype))  # h'' = ρ(z'), (optional) bottleneck upsampler
+    v, v_prime = model.g(h, h_second)  # {v, v'} = {g(h), g(h'')}
+    return objective(Embeddings(v, v_prime, model.latent.logits(phi)))  # min L_InfoNCE(v, v')
