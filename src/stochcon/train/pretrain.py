@@ -124,7 +124,8 @@ def backward(
     Returns:
         The loss, and of a latent of bits the share `active` that is on (section 4.3).
     """
-    model: StochCon = network.module
+    model = network.module
+    assert isinstance(model, StochCon)
     active = dict[str, Tensor]()
 
     def objective(embeddings: Embeddings) -> Tensor:
