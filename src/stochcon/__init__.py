@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from stochcon.evaluation.curve import curve
     from stochcon.evaluation.evaluate import evaluate
     from stochcon.evaluation.features import Features, extract
+    from stochcon.exporters.export import export
     from stochcon.exporters.hub import from_hub, to_hub
     from stochcon.exporters.onnx import to_onnx
     from stochcon.method.objective import info_nce
@@ -29,6 +30,7 @@ __all__ = [
     "curve",
     "encode",
     "evaluate",
+    "export",
     "extract",
     "from_hub",
     "info_nce",
@@ -51,6 +53,7 @@ _HOMES = {
     "curve": ("evaluation.curve", "curve"),
     "encode": ("codes.encode", "encode"),
     "evaluate": ("evaluation.evaluate", "evaluate"),
+    "export": ("exporters.export", "export"),
     "extract": ("evaluation.features", "extract"),
     "from_hub": ("exporters.hub", "from_hub"),
     "info_nce": ("method.objective", "info_nce"),

@@ -101,15 +101,10 @@ def export(arguments: list[str]) -> None:
         return directory, to, out, check
 
     directory, to, out, check = parse(options, arguments, "stochcon export")
+    from stochcon.exporters.export import export
+
+    path, agreement = export(directory, to, out, check)
     if to == "onnx":
-        from stochcon.exporters.onnx import CHECKED, to_onnx
-
-        file, agreement = to_onnx(directory, out, CHECKED if check is None else check)
-        print(f"{file}: {agreement or 'not compared with PyTorch'}")
-    elif check is not None:
-        raise ValueError("--check is for --to onnx; a Hub folder has the run's own weights")
+        print(f"{path}: {agreement or 'not compared with PyTorch'}")
     else:
-        from stochcon.exporters.hub import to_hub
-
-        folder = to_hub(directory, out)
-        print(f"{folder} is ready. Before you publish it, read its README.md: data, limits, licence")
+        print(f"{path} is ready. Before you publish it, complete its README.md: data, limits, licence")

@@ -1,4 +1,4 @@
-"""Pretraining and encoding as one step of a scikit-learn pipeline."""
+"""Pretrain and encode as one step of a scikit-learn pipeline."""
 
 from __future__ import annotations
 
@@ -19,32 +19,37 @@ from stochcon.data.sources import list_pictures
 from stochcon.recipebook import recipe
 from stochcon.train.pretrain import pretrain
 
+OUTPUTS = {"bits": "code", "probabilities": "probabilities", "h": "h"}
+"""What `transform` can give, and the field of `stochcon.Features` that holds it."""
+
 
 class StochConTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Images to the bits of a network that `fit` pretrains on them, without labels.
+    """Turn images into the bits of a network that `fit` pretrains on them, without labels.
 
-    Images are (N, H, W), (N, H, W, C) or flat (N, P). Pixels that are uint8 are taken as they are; of others
-    the smallest and the largest value that `fit` sees become black and white, and what is beyond is clipped.
-
-    config: a recipe's name, or a configuration, of which the data only say the canvas (`data.size`,
-        `data.channels`); its batch is the number of images if they are fewer.
-    epochs: by default the configuration's.
-    run: the directory of a finished run; then `fit` trains nothing.
-    output: `bits` (N, D) booleans; `probabilities` (N, D) float32, that a bit of a sample is a one; `h`
-        (N, H) float32, what the backbone gives.
-    image_shape: (H, W) or (H, W, C) of flat images, one of which may be -1; by default they are square and grey.
-    random_state: the seed; by default the configuration's.
-
+    Images are arrays (N, H, W), (N, H, W, C) or flat (N, P). uint8 pixels are taken as they are. Of others the
+    smallest and the largest value that `fit` sees become black and white, and values beyond are clipped.
     After `fit`, `encoder_` is the `stochcon.Encoder`.
 
-    >>> from sklearn.datasets import load_digits
-    >>> from sklearn.linear_model import LogisticRegression
-    >>> from sklearn.pipeline import make_pipeline
-    >>> X, y = load_digits(return_X_y=True)
-    >>> steps = StochConTransformer("digits", epochs=1), LogisticRegression(max_iter=1000)
-    >>> pipeline = make_pipeline(*steps).fit(X[:500], y[:500])
-    >>> pipeline[0].transform(X[:2]).shape, pipeline.predict(X[:2]).shape
-    ((2, 16), (2,))
+    Args:
+        config: A recipe's name, or a configuration. Its `data` only say the size and the channels that images
+            are brought to; its batch shrinks to the number of images if they are fewer.
+        epochs: Passes over the images; by default the configuration's.
+        run: The directory of a finished run. With it, `fit` trains nothing.
+        output: `bits` gives booleans (N, D); `probabilities` gives float32 (N, D), how likely each bit of a
+            sample is a one; `h` gives float32 (N, H), the backbone's output.
+        image_shape: The shape (H, W) or (H, W, C) of flat images, where one number may be -1. By default they
+            are square and grey.
+        random_state: The seed; by default the configuration's.
+
+    Example:
+        >>> from sklearn.datasets import load_digits
+        >>> from sklearn.linear_model import LogisticRegression
+        >>> from sklearn.pipeline import make_pipeline
+        >>> X, y = load_digits(return_X_y=True)
+        >>> steps = StochConTransformer("digits", epochs=1), LogisticRegression(max_iter=1000)
+        >>> pipeline = make_pipeline(*steps).fit(X[:500], y[:500])
+        >>> pipeline[0].transform(X[:2]).shape, pipeline.predict(X[:2]).shape
+        ((2, 16), (2,))
     """
 
     def __init__(
@@ -65,7 +70,11 @@ class StochConTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         self.random_state = random_state
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:
-        """Pretrain on the images, or load the run. Raises ValueError for what are no images."""
+        """Pretrain on the images, or load the run.
+
+        Raises:
+            ValueError: If X is no array of images, or the run has no such output.
+        """
         if self.output not in OUTPUTS:
             raise ValueError(f"output is {self.output!r}; it must be {', '.join(OUTPUTS)}")
         pixels = self._pixels(X, reset=True)
@@ -73,42 +82,44 @@ class StochConTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             self.encoder_ = Encoder(self.run)
         else:
             config = self._config(len(pixels))
-            training_images = Canvases(list_pictures(pixels, config.data.size), config.data)
+            images = Canvases(list_pictures(pixels, config.data.size), config.data)
             with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
-                self.encoder_ = Encoder(
-                    pretrain(config, Path(folder) / "run", images=training_images, progress=False)
-                )
+                run = pretrain(config, Path(folder) / "run", images=images, progress=False)
+                self.encoder_ = Encoder(run)
         self._n_features_out = self._encode(pixels[:1]).shape[1]
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[np.bool_] | NDArray[np.float32]:
-        """(N, D) for N images as `fit` had them. Raises ValueError if they are of another shape."""
+        """Return the output (N, D) for N images of the shape that `fit` had.
+
+        Raises:
+            ValueError: If they have another shape.
+        """
         check_is_fitted(self)
         return self._encode(self._pixels(X, reset=False))
 
     def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn that bits are bits, whatever the type of X."""
         tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = []  # bits are bits
+        tags.transformer_tags.preserves_dtype = []
         return tags
 
     def _config(self, n: int) -> Config:
         config = recipe(self.config) if isinstance(self.config, str) else self.config
-        given = {"epochs": self.epochs, "seed": self.random_state}
-        given = {name: value for name, value in given.items() if value is not None}
-        smaller = {"batch_size": min(config.batch_size, n)}
-        return Config.model_validate(config.model_dump() | given | smaller)
+        chosen = {"epochs": self.epochs, "seed": self.random_state}
+        changes = {name: value for name, value in chosen.items() if value is not None}
+        changes["batch_size"] = min(config.batch_size, n)
+        return Config.model_validate(config.model_dump() | changes)
 
     def _encode(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
-        features = self.encoder_.features(pixels)
-        values = {"bits": features.code, "probabilities": features.probabilities, "h": features.h}[
-            self.output
-        ]
+        values = getattr(self.encoder_.features(pixels), OUTPUTS[self.output])
         if values is None:
-            raise ValueError(f"a deterministic latent has no {self.output}; output must be h")
+            kind = self.encoder_.config.latent.kind
+            raise ValueError(f"a {kind} latent has no {self.output}; output must be h")
         return values.numpy()
 
     def _pixels(self, X: Any, reset: bool) -> NDArray[np.uint8]:
-        """(N, H, W, C)"""
+        """Check X, and return it as images (N, H, W, C)."""
         shape = self.image_shape
         if getattr(X, "ndim", 2) > 2:
             shape = X.shape[1:]
@@ -125,10 +136,6 @@ class StochConTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         if reset:
             self.range_ = (0, 255) if flat.dtype == np.uint8 else (flat.min(), flat.max())
         black, white = self.range_
-        scaled = (pixels.astype(np.float64).clip(black, white) - black) / max(white - black, TINY)
+        span = max(white - black, np.finfo(np.float64).tiny)  # the images may all be of one grey
+        scaled = (pixels.astype(np.float64).clip(black, white) - black) / span
         return (255 * scaled).round().astype(np.uint8)
-
-
-OUTPUTS = "bits", "probabilities", "h"
-TINY = np.finfo(np.float64).tiny
-"""Instead of the range of images that are all one grey."""

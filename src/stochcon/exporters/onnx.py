@@ -1,4 +1,4 @@
-"""A finished run as one ONNX file, from uint8 images to packed bits, compared with PyTorch before it is kept.
+"""Export a finished run as one ONNX file from uint8 images to packed bits, and compare it with PyTorch.
 
 Whoever has the file needs onnxruntime and NumPy alone:
 
@@ -6,14 +6,13 @@ Whoever has the file needs onnxruntime and NumPy alone:
     about = json.loads(session.get_modelmeta().custom_metadata_map["stochcon"])
     square = ImageOps.fit(image.convert("RGB"), (about["size"],) * 2, Image.Resampling.BILINEAR)
     codes, probabilities = session.run(None, {"images": np.asarray(square).transpose(2, 0, 1)[None]})
-
-`onnx`, `onnxscript` and `onnxruntime` are imported when they are needed: they come with stochcon[export].
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,41 +22,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stochcon import atomic
-from stochcon.codes import file as codes
 from stochcon.codes.encode import model_hash
-from stochcon.config import Config, Views
-from stochcon.data import images
-from stochcon.data import sets as data
+from stochcon.codes.packed import BIT_ORDER
+from stochcon.config import Config
+from stochcon.data import images, sets
 from stochcon.evaluation.features import extract
 from stochcon.method.model import StochCon
 from stochcon.runs import load_model
-from stochcon.views import resampling_matrices
 
-VERSION = 1
-OUTPUTS = {"bernoulli": ("codes", "probabilities"), "gaussian": ("codes", "means", "variances")}
-"""What comes out, by the latent: the bits packed as in the file of codes, and (N, D) floats."""
-CHECKED = 1000
 TOLERANCE = 1e-4
-"""Share of the logits' standard deviation within which rounding may turn a bit; measured: 0.15 of it."""
-AT_ONCE = 512
+"""Rounding may turn a bit whose logit is this near to 0, in standard deviations of the logits."""
+CHECK = 1000
+"""Images that bits are compared on."""
+BATCH = 512
 
 
 class Agreement(NamedTuple):
-    """How an ONNX file's bits compare with PyTorch's on the same images.
-
-    >>> print(Agreement(images=100, bits=16, differing=0, margin=0.002, tolerance=0.0001))
-    1,600 of 1,600 bits of 100 images are PyTorch's; the smallest |logit| is 2.0e-03, and a bit may differ below 1.0e-04
-    """
+    """How the bits of an ONNX file compare with PyTorch's on the same images; its text says so in a line."""
 
     images: int
     bits: int
-    """D"""
+    """The bits of one image, D."""
     differing: int
-    """Of images * bits; each of a logit (of a Gaussian: a mean) that is nearer to 0 than `tolerance`."""
+    """How many of the images * D bits differ. The logit of each is nearer to 0 than the tolerance."""
     margin: float
     """The smallest |logit| that PyTorch has on these images."""
     tolerance: float
-    """Rounding may turn a bit whose |logit| is below this."""
+    """The |logit| below which rounding may turn a bit."""
 
     def __str__(self) -> str:
         total = self.images * self.bits
@@ -68,96 +59,117 @@ class Agreement(NamedTuple):
 
 
 class Graph(nn.Module):
-    """What the file computes: the evaluation view, f, pi, the latent's deterministic code, and its bits, packed.
-
-    >>> graph = Graph(StochCon(config := Config()).eval(), config)
-    >>> [output.shape for output in graph(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))]
-    [torch.Size([2, 32]), torch.Size([2, 256])]
-    """
-
-    scale: Tensor
-    shift: Tensor
-    resize: Tensor | None
-    weights: Tensor
+    """The computation in the file: the evaluation view, f, π, and the latent's code without randomness."""
 
     def __init__(self, model: StochCon, config: Config):
         super().__init__()
         self.backbone, self.pi, self.latent = model.backbone, model.pi, model.latent
-        self.outputs = len(OUTPUTS[config.latent.kind])
+        self.outputs = ["codes", "probabilities"] if self.latent.binary else ["codes", "means", "variances"]
         mean, std = (torch.tensor(x)[:, None, None] for x in (config.views.mean, config.views.std))
-        self.register_buffer("scale", 1 / (255 * std))
-        self.register_buffer("shift", -mean / std)
-        self.register_buffer("resize", _resize(config.data.size, config.views))
-        self.register_buffer("weights", 2 ** torch.arange(8, dtype=torch.int32))
+        self.scale, self.shift = nn.Buffer(1 / (255 * std)), nn.Buffer(-mean / std)
+        # The evaluation view resamples linearly, so what it makes of the unit matrix resamples any image.
+        size, view = config.data.size, config.views.global_size
+        resize = F.interpolate(torch.eye(size)[None, None], (view, size), mode="bilinear", antialias=True)
+        self.resize = None if view == size else nn.Buffer(resize[0, 0])
+        self.powers = nn.Buffer(2 ** torch.arange(8, dtype=torch.int32))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """uint8 (N, C, S, S) to uint8 (N, ceil(D / 8)) and float32 (N, D), as OUTPUTS says."""
+        """Turn uint8 images (N, C, S, S) into uint8 (N, ceil(D / 8)) and one or two times float32 (N, D)."""
         x = pixels.float()
         if self.resize is not None:
             x = self.resize @ x @ self.resize.mT
         phi = self.pi(self.backbone(x * self.scale + self.shift))
         bits = (self.latent.logits(phi) > 0).int()
         bits = F.pad(bits, (0, -bits.shape[1] % 8)).unflatten(1, (-1, 8))
-        packed = (bits * self.weights).sum(2).to(torch.uint8)
-        return (packed, self.latent.mean(phi), self.latent.uncertainty(phi).square())[: self.outputs]
-
-
-def _resize(size: int, views: Views) -> Tensor | None:
-    """(G, S), by which `views.eval_view` resamples rows and columns; none if it leaves the canvas as it is."""
-    if size == views.global_size:
-        return None
-    start, whole, no = torch.zeros(1, 1, 2), torch.full((1, 1, 2), size), torch.tensor([[False]])
-    return resampling_matrices(start, whole, no, (size, size), views.global_size)[0, 0, 0]
+        codes = (bits * self.powers).sum(2).to(torch.uint8)
+        return (codes, self.latent.mean(phi), self.latent.uncertainty(phi).square())[: len(self.outputs)]
 
 
 def to_onnx(
-    directory: Path | str, out: Path | str | None = None, check: int = CHECKED
+    directory: Path | str, out: Path | str | None = None, check: int = CHECK
 ) -> tuple[Path, Agreement | None]:
-    """A finished run's model as an ONNX file, by default model.onnx in the run's directory: where, and how it agrees.
+    """Write the network of a finished run, from uint8 images to packed bits, as an ONNX file.
 
-    check: on how many of the run's validation images its bits are compared with PyTorch's; 0: on none.
+    Args:
+        directory: The run directory.
+        out: The file; by default model.onnx in the run directory.
+        check: On how many of the run's validation images its bits are compared with PyTorch's; 0: on none.
 
-    Raises ValueError, and leaves `out` as it was, if the run is not finished or has no bits, if a bit differs
-    by more than rounding, without images to check it on, or without stochcon[export].
+    Returns:
+        The file, and how its bits compare with PyTorch's (None without a check).
+
+    Raises:
+        ValueError: If the run is not finished or has no bits, if a bit differs by more than rounding, if
+            there are no images for the check, or if stochcon[export] is missing. `out` stays as it was.
+
+    Example:
+        >>> import tempfile, stochcon
+        >>> config = stochcon.recipe("digits").model_copy(update={"epochs": 1})
+        >>> run = stochcon.pretrain(config, tempfile.mkdtemp() + "/digits", progress=False)
+        >>> file, agreement = to_onnx(run, check=100)
+        >>> file.name, agreement.images, agreement.bits
+        ('model.onnx', 100, 16)
     """
-    directory = Path(directory)
-    out = Path(out or directory / "model.onnx")
+    out = Path(out or Path(directory) / "model.onnx")
     if check < 0:
         raise ValueError(f"--check is {check}; it must be 0 or more")
     if out.is_dir():
         raise ValueError(f"{out} is a folder; it must name a file")
     model, config = load_model(directory)
-    if config.latent.kind not in OUTPUTS:
+    if not model.latent.has_code:
         raise ValueError(
             f"{directory} has a {config.latent.kind} latent, which has no bits for ONNX to give; "
             "--to hub exports the network"
         )
     try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            import_module(package)
     except ImportError as error:
         raise ValueError(f"ONNX needs the package {error.name}: pip install 'stochcon[export]'") from None
     pixels = _validation_images(config, check) if check else None
-    content = _translate(Graph(model, config), config, model_hash(directory))
+    content = _translate(Graph(model, config).eval(), config, model_hash(directory))
     agreement = None if pixels is None else compare(content, model, config, pixels)
     atomic.write(out, content)
     return out, agreement
 
 
+def compare(content: bytes, model: StochCon, config: Config, pixels: Tensor) -> Agreement:
+    """Compare the bits of an ONNX file with those of the model it was made of, on uint8 images (N, C, S, S).
+
+    Raises:
+        ValueError: If a logit is not finite, or if a bit differs and rounding does not explain it.
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    parts = [session.run(["codes"], {"images": part.numpy()})[0] for part in pixels.split(BATCH)]
+    with torch.inference_mode():
+        logits = model.latent.logits(model.pi(extract(model, pixels, config.views).h))
+    if not logits.isfinite().all():
+        raise ValueError("the network gives logits that are not finite: its weights hold NaN or infinity")
+    distance, bits = logits.abs().numpy(), logits.shape[1]
+    packed = np.packbits(logits.numpy() > 0, axis=1, bitorder=BIT_ORDER)
+    differing = np.unpackbits(np.concatenate(parts) ^ packed, axis=1, bitorder=BIT_ORDER)[:, :bits] > 0
+    tolerance = TOLERANCE * logits.std().item()
+    if not (distance[differing] < tolerance).all():
+        raise ValueError(
+            f"{differing.sum()} of {differing.size} bits differ between ONNX and PyTorch, one where the "
+            f"logit is {distance[differing].max():.1e} from 0; rounding explains {tolerance:.1e}"
+        )
+    return Agreement(len(pixels), bits, int(differing.sum()), distance.min().item(), tolerance)
+
+
 def _translate(graph: Graph, config: Config, model: str) -> bytes:
-    """The ONNX file that computes `graph`, and says what it is."""
     import onnx
 
-    example = torch.zeros(2, config.data.channels, config.data.size, config.data.size, dtype=torch.uint8)
-    names = OUTPUTS[config.latent.kind]
+    size, channels = config.data.size, config.data.channels
     program = torch.onnx.export(
-        graph.eval(),
-        (example,),
+        graph,
+        (torch.zeros(2, channels, size, size, dtype=torch.uint8),),
         dynamo=True,
         verbose=False,
         input_names=["images"],
-        output_names=names,
+        output_names=graph.outputs,
         dynamic_shapes=({0: torch.export.Dim("N")},),
     )
     assert program is not None
@@ -169,30 +181,21 @@ def _translate(graph: Graph, config: Config, model: str) -> bytes:
         part.ClearField("metadata_props")
     inside.name = "stochcon"
     proto.doc_string = (
-        f"uint8 images (N, {config.data.channels}, {config.data.size}, {config.data.size}), each the largest "
-        f"centred square of a picture, to {', '.join(names)}. Bit i of a code is bit i % 8, counted from the "
-        "lowest, of byte i // 8."
+        f"uint8 images (N, {channels}, {size}, {size}), each the largest centred square of a picture, "
+        f"to {', '.join(graph.outputs)}. "
+        "Bit i of a code is bit i % 8, counted from the lowest, of byte i // 8."
     )
-    about = {
-        "version": VERSION,
-        "bits": graph.latent.dim,
-        "bit_order": codes.BIT_ORDER,
-        "latent": config.latent.kind,
-        "model": model,
-        "size": config.data.size,
-        "channels": config.data.channels,
-        "view": config.views.global_size,
-        "mean": config.views.mean,
-        "std": config.views.std,
-    }
+    about = {"version": 1, "bits": graph.latent.dim, "bit_order": BIT_ORDER, "latent": config.latent.kind}
+    about |= {"model": model, "size": size, "channels": channels, "view": config.views.global_size}
+    about |= config.views.model_dump(include={"mean", "std"})
     onnx.helper.set_model_props(proto, {"stochcon": json.dumps(about)})
     return proto.SerializeToString()
 
 
 def _validation_images(config: Config, count: int) -> Tensor:
-    """At most `count` images of the run's own data, evenly over the list of them."""
+    """Read at most `count` images of the run's own data, spread evenly over the list of them."""
     try:
-        sources = data.LISTS[config.data.name](config.data, "validation")[1]
+        sources = sets.LISTS[config.data.name](config.data, "validation")[1]
         some = sources[:: max(1, len(sources) // count)][:count]
         pixels = images.read(some, (), config.data.size, config.data.channels).pixels
         if not len(pixels):
@@ -200,26 +203,3 @@ def _validation_images(config: Config, count: int) -> Tensor:
     except ValueError as error:
         raise ValueError(f"{error}; --check 0 exports without comparing") from None
     return pixels
-
-
-def compare(content: bytes, model: StochCon, config: Config, pixels: Tensor) -> Agreement:
-    """An ONNX file under onnxruntime, and the model it was made of, on uint8 images (N, C, S, S).
-
-    Raises ValueError if a bit differs whose logit is further from 0 than rounding explains.
-    """
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    parts = [session.run(["codes"], {"images": part.numpy()})[0] for part in pixels.split(AT_ONCE)]
-    with torch.inference_mode():
-        logits = model.latent.logits(model.pi(extract(model, pixels, config.views).h))
-    distance, bits = logits.abs().numpy(), logits.shape[1]
-    packed = np.packbits(logits.numpy() > 0, axis=1, bitorder=codes.BIT_ORDER)
-    differing = np.unpackbits(np.concatenate(parts) ^ packed, axis=1, bitorder=codes.BIT_ORDER)[:, :bits] > 0
-    tolerance = TOLERANCE * logits.std().item()
-    if (distance[differing] >= tolerance).any():
-        raise ValueError(
-            f"{differing.sum()} of {differing.size} bits differ between ONNX and PyTorch, one where the logit is "
-            f"{distance[differing].max():.1e} from 0; rounding explains {tolerance:.1e}"
-        )
-    return Agreement(len(pixels), bits, int(differing.sum()), distance.min().item(), tolerance)

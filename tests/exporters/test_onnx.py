@@ -23,6 +23,7 @@ from stochcon.codes.encode import model_hash
 from stochcon.config import Backbone, Config, Data, Latent, Views
 from stochcon.data import sets as data
 from stochcon.evaluation.features import extract
+from stochcon.exporters.export import export
 from stochcon.exporters.onnx import TOLERANCE, compare, to_onnx
 from stochcon.runs import load_model
 from stochcon.train.pretrain import pretrain
@@ -183,6 +184,14 @@ def test_bits_that_rounding_does_not_explain_are_refused(exported: tuple[bytes, 
         compare(exported[0], model, config, pixels)
 
 
+def test_a_network_of_nan_does_not_pass_the_comparison(exported: tuple[bytes, str], run: Path) -> None:
+    model, config = load_model(run)
+    assert isinstance(model.pi, torch.nn.Linear)
+    torch.nn.init.constant_(model.pi.bias, torch.nan)  # every bit of it is 0 here and in ONNX
+    with pytest.raises(ValueError, match="not finite: its weights hold NaN"):
+        compare(exported[0], model, config, data.load(config.data, "test").pixels[:8])
+
+
 def test_export_says_what_is_wrong(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,6 +229,8 @@ def test_export_says_what_is_wrong(
     ]
     for arguments, message in cases:
         assert error(capsys, "export", *arguments) == message
+    with pytest.raises(ValueError, match="--to is 'tflite'; it must be onnx or hub"):
+        export(run, "tflite")  # type: ignore[arg-type]
     said = error(capsys, "export", run, "--to", "tflite")
     assert "tflite" in said and "onnx" in said and "hub" in said
     monkeypatch.setitem(sys.modules, "onnxscript", None)  # as if it were not installed
