@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from shared import write_run
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
-from test_encoding import untrained
 
 from stochcon import StochConTransformer, load, pretrain
 from stochcon import recipebook as recipes
@@ -103,7 +103,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         ),
         (StochConTransformer("mnist"), flat, "there is no recipe 'mnist'"),
         (
-            StochConTransformer(run=untrained(tmp_path / "run", latent=Latent(kind="deterministic"))),
+            StochConTransformer(run=write_run(tmp_path / "run", tiny(kind="deterministic"))),
             flat,
             "a deterministic latent has no bits; output must be h",
         ),

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -26,8 +25,8 @@ OUTPUTS = {"bits": "code", "probabilities": "probabilities", "h": "h"}
 class StochConTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Turn images into the bits of a network that `fit` pretrains on them, without labels.
 
-    Images are arrays (N, H, W), (N, H, W, C) or flat (N, P). uint8 pixels are taken as they are. Of others the
-    smallest and the largest value that `fit` sees become black and white, and values beyond are clipped.
+    Images are arrays (N, H, W), (N, H, W, C) or flat (N, P). uint8 pixels are taken as they are. Of
+    others the smallest and the largest value that `fit` sees become black and white, and values beyond are clipped.
     After `fit`, `encoder_` is the `stochcon.Encoder`.
 
     Args:
@@ -83,7 +82,7 @@ class StochConTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         else:
             config = self._config(len(pixels))
             images = Canvases(list_pictures(pixels, config.data.size), config.data)
-            with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
+            with tempfile.TemporaryDirectory() as folder:
                 run = pretrain(config, Path(folder) / "run", images=images, progress=False)
                 self.encoder_ = Encoder(run)
         self._n_features_out = self._encode(pixels[:1]).shape[1]

@@ -22,7 +22,7 @@ TAGS = ["stochcon", "self-supervised-learning", "contrastive-learning", "binary-
 
 
 def model_card(name: str, model: StochCon, config: Config, metrics: dict[str, float]) -> str:
-    """Write the model card, with a header that the Hub reads. It names no licence: that is the publisher's.
+    r"""Write the model card, with a header that the Hub reads. It names no licence: that is the publisher's.
 
     Args:
         name: The name of the folder.

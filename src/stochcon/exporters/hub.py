@@ -1,4 +1,4 @@
-"""Export a finished run as a folder for the Hugging Face Hub; load such a folder, or a repository on the Hub."""
+"""Export a finished run as a folder for the Hugging Face Hub, and load such a folder or a repository."""
 
 from __future__ import annotations
 
