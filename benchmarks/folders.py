@@ -23,8 +23,7 @@ from PIL import Image
 
 from benchmarks.measure import CORES, Row, summary, write
 from stochcon.config import Data
-from stochcon.data.folder import open_image
-from stochcon.data.images import canvas
+from stochcon.data.decode import canvas, open_image
 from stochcon.data.photographs import PHOTOGRAPHS, photograph
 from stochcon.data.sets import load_training
 
@@ -120,7 +119,7 @@ def decode() -> list[Row]:
         def speed(size: int, threads: int) -> float:
             with ThreadPoolExecutor(threads) as pool:
                 start = time.process_time()
-                list(pool.map(lambda path: canvas(open_image(path, size), size, 3), paths * 4))
+                list(pool.map(lambda path: canvas(open_image(path.read_bytes, size), size, 3), paths * 4))
                 return 4 * len(paths) / (time.process_time() - start)
 
         return [

@@ -271,7 +271,7 @@ def test_the_test_images_are_read_once_all_training_is_done(
     rundir.create(run, folder_config(root))
     command = ["classify", str(run), "--mode=supervised", "--epochs", "1", "2", "--quiet"]
     line = error(capsys, *command)
-    assert line.startswith(f"data.root: 12 of 12 test images below {root} cannot be read")
+    assert line.startswith(f"12 of 12 test images of {root} cannot be read")
     trials = [path / rundir.MODEL for path in (run / "classify").iterdir()]
     assert len(trials) == 2  # both lengths were trained, and validated, without a look at a test image
     written = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in trials}

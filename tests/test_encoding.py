@@ -24,7 +24,7 @@ from stochcon.codes.encode import Encoder, encode, model_hash
 from stochcon.codes.file import Codes
 from stochcon.config import Config, Latent
 from stochcon.data import sets as data
-from stochcon.data.sources import list_images
+from stochcon.data.sets import list_images
 from stochcon.evaluation.features import extract
 from stochcon.method.model import StochCon
 from stochcon.runs import load_model

@@ -20,8 +20,9 @@ from stochcon.codes import file as codes
 from stochcon.codes.file import Codes
 from stochcon.codes.packed import mean_flips
 from stochcon.data import images
-from stochcon.data.images import Images, Source, Split
-from stochcon.data.sources import Pictures, list_images, list_pictures
+from stochcon.data.images import Images, Source, Split, refuse_too_many
+from stochcon.data.pictures import Pictures, list_pictures
+from stochcon.data.sets import list_images
 from stochcon.evaluation.features import Features, extract
 from stochcon.method import backbones
 from stochcon.report import Speed
@@ -42,7 +43,7 @@ class Encoder:
         self.hash = model_hash(directory)
 
     def __call__(self, pictures: Pictures, ids: Sequence[str] | None = None) -> Codes:
-        """Codes of Pillow images, paths, arrays or tensors, laid out as `sources.list_pictures` says.
+        """Codes of Pillow images, paths, arrays or tensors, laid out as `pictures.list_pictures` says.
 
         Raises ValueError for another layout, for what cannot be read, and if the run's latent has no bits.
         """
@@ -183,13 +184,15 @@ def encode(
                 bar.update(task, advance=len(batch))
             listing = part.with_suffix(SKIPPED)
             listed += listing.read_bytes() if listing.exists() else b""
-            if (bad := listed.count(b"\n")) > max_bad * len(sources):
+            bad = [
+                (line, reason)
+                for line, _, reason in (line.partition("\t") for line in listed.decode().splitlines())
+            ]
+            try:
+                refuse_too_many(bad, len(sources), max_bad, f"images of {name}")
+            except ValueError:
                 shutil.rmtree(folder)  # so that files that were mended are read again
-                first, reason = listed.decode().split("\n")[0].split("\t")
-                raise ValueError(
-                    f"{bad} of {len(sources)} images of {name} cannot be read, more than "
-                    f"data.max_bad = {max_bad:g} allows; the first is {first}: {reason}"
-                )
+                raise
     written, where = _write(map(codes.read_one, parts), listed, file)
     shutil.rmtree(folder)
     return Encoded(file, written, where)

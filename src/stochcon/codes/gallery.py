@@ -15,9 +15,8 @@ from PIL import Image
 from stochcon import atomic
 from stochcon.codes.search import Nearest, number
 from stochcon.config import Data
-from stochcon.data.folder import open_image
-from stochcon.data.images import Unreadable
-from stochcon.data.sources import list_images
+from stochcon.data.decode import Unreadable, open_image
+from stochcon.data.sets import list_images
 
 SHOWN_QUERIES, SHOWN_RESULTS = 12, 10
 SIDE = 128
@@ -34,7 +33,7 @@ def save(results: Sequence[Nearest], images: str, path: Path) -> Path:
     """
     shown = [Nearest(r.query, r.ids[:SHOWN_RESULTS], r.distances, r.by_id) for r in results[:SHOWN_QUERIES]]
     opened = _open(images, {id for r in shown for id in (r.ids + [r.query] * r.by_id)})
-    opened |= {r.query: open_image(Path(r.query), SIDE) for r in shown if not r.by_id}
+    opened |= {r.query: open_image(Path(r.query).read_bytes, SIDE) for r in shown if not r.by_id}
     buffer = io.BytesIO()
     draw(shown, opened).savefig(buffer, dpi=120)
     atomic.write(path, buffer.getvalue())

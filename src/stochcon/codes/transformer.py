@@ -13,8 +13,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from stochcon.codes.encode import Encoder
 from stochcon.config import Config
-from stochcon.data.loading import Canvases
-from stochcon.data.sources import list_pictures
+from stochcon.data.pictures import list_pictures
+from stochcon.data.training_images import TrainingImages
 from stochcon.recipebook import recipe
 from stochcon.train.pretrain import pretrain
 
@@ -81,7 +81,7 @@ class StochConTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             self.encoder_ = Encoder(self.run)
         else:
             config = self._config(len(pixels))
-            images = Canvases(list_pictures(pixels, config.data.size), config.data)
+            images = TrainingImages(list_pictures(pixels, config.data.size), config.data)
             with tempfile.TemporaryDirectory() as folder:
                 run = pretrain(config, Path(folder) / "run", images=images, progress=False)
                 self.encoder_ = Encoder(run)

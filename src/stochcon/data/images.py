@@ -1,42 +1,24 @@
-"""Images of any size, opened and brought to one tensor of uint8 canvases."""
+"""Images that are not open yet, and images as one tensor of uint8 canvases."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
+from stochcon.data.decode import Unreadable, canvas
+
 Split = Literal["train", "validation", "test"]
-
-
-@dataclass(frozen=True, eq=False)
-class Images:
-    """One split of a data set: N square canvases that views are cut from."""
-
-    pixels: Tensor
-    """uint8 (N, C, S, S), contiguous, on the CPU."""
-    labels: Tensor | None
-    """int64 (N,), an index into `classes`; none where nothing is labelled."""
-    classes: tuple[str, ...]
-    ids: tuple[str, ...]
-    """A stable name for each image: `cat/x/y/side` for a patch, `train/17`, or the path below the folder."""
-    skipped: tuple[tuple[str, str], ...] = ()
-    """Path below the folder of each image that cannot be read, and why."""
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
-class Unreadable(ValueError):
-    """An image that cannot be read; the text says why in a few words."""
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+CHUNK = 64
+"""Images that one task reads: a task for each would cost more than decoding a small image."""
 
 
 @dataclass(frozen=True)
@@ -46,41 +28,86 @@ class Source:
     id: str
     label: int | None
     open: Callable[[], Image.Image]
-    """Gives an image in one of Pillow's 8-bit modes, or raises Unreadable."""
+    """Gives an 8-bit grey or RGB image. Raises what `decode.open_image` raises."""
 
 
-def canvas(image: Image.Image, size: int, channels: int) -> NDArray[np.uint8]:
-    """The largest centred square of an image as (C, S, S): grey with one channel, colour with three.
+class Sources(Sequence[Source]):
+    """A long list of images that are not open yet. Each is made when it is asked for.
 
-    Pillow filters over all pixels that fall into one (antialiasing). Grey is ITU-R 601 luma.
-
-    >>> canvas(Image.new("RGB", (30, 20), "white"), size=8, channels=1).shape
-    (1, 8, 8)
+    Args:
+        make: Gives the image that has a place.
+        places: The places of the images in this list, int64.
     """
-    image = image.convert("RGB" if channels == 3 else "L")
-    pixels = np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR))
-    return pixels.reshape(size, size, channels).transpose(2, 0, 1)
+
+    def __init__(self, make: Callable[[int], Source], places: NDArray[np.int64]):
+        self.make, self.places = make, places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, i: int) -> Source: ...
+    @overload
+    def __getitem__(self, i: slice) -> Sources: ...
+    def __getitem__(self, i: int | slice) -> Source | Sources:
+        chosen = self.places[i]
+        return Sources(self.make, chosen) if isinstance(chosen, np.ndarray) else self.make(int(chosen))
+
+
+def chained(first: Sequence[Source], second: Sequence[Source]) -> Sources:
+    """Join two lists of images."""
+    n = len(first)
+    return Sources(lambda i: first[i] if i < n else second[i - n], np.arange(n + len(second)))
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """One split of a data set: N square canvases that views are cut from."""
+
+    pixels: Tensor
+    """uint8 (N, C, S, S), contiguous, on the CPU."""
+    labels: Tensor | None
+    """int64 (N,), an index into `classes`; None where nothing is labelled."""
+    classes: tuple[str, ...]
+    ids: tuple[str, ...]
+    """A stable name for each image: `cat/x/y/side` for a patch, `train/17`, or the path below the folder."""
+    skipped: tuple[tuple[str, str], ...] = ()
+    """The id of each image that cannot be read, and the reason."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
 
 def read(sources: Sequence[Source], classes: tuple[str, ...], size: int, channels: int) -> Images:
-    """Opens every source, in threads, and keeps the order; what cannot be read is listed in `skipped`."""
+    """Open all images, in threads, and bring them to canvases.
+
+    Args:
+        sources: The images; their order is kept.
+        classes: The names of the classes, () without labels.
+        size: The side S of a canvas in pixels.
+        channels: 1 for grey, 3 for colour.
+
+    Returns:
+        The images that can be read; `skipped` lists the others.
+
+    Raises:
+        OSError: If the disk refuses for a reason that may pass.
+    """
     pixels = torch.empty(len(sources), channels, size, size, dtype=torch.uint8)
     canvases = pixels.numpy()
 
-    def fill(start: int) -> list[tuple[int, str]]:
-        bad = []
-        for i in range(start, min(start + chunk, len(sources))):
+    def fill(start: int) -> dict[int, str]:
+        bad = {}
+        for i in range(start, min(start + CHUNK, len(sources))):
             try:
                 canvases[i] = canvas(sources[i].open(), size, channels)
             except Unreadable as reason:
-                bad.append((i, str(reason)))
+                bad[i] = str(reason)
         return bad
 
-    chunk = 64  # a task for every image would cost more than decoding a small one
-    with ThreadPoolExecutor() as pool, warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)  # listed as skipped, not decoded
-        bad = dict(pair for pairs in pool.map(fill, range(0, len(sources), chunk)) for pair in pairs)
-
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(fill, range(0, len(sources), CHUNK)))
+    bad = {i: reason for part in found for i, reason in part.items()}
     good = [i for i in range(len(sources)) if i not in bad]
     labels = [sources[i].label for i in good]
     return Images(
@@ -92,13 +119,41 @@ def read(sources: Sequence[Source], classes: tuple[str, ...], size: int, channel
     )
 
 
-def evenly(labels: Sequence[int] | NDArray[np.integer], count: int) -> list[int]:
-    """Indices, ascending, of `count` images drawn at random and evenly over the classes.
+def refuse_too_many(skipped: Collection[tuple[str, str]], total: int, max_bad: float, what: str) -> None:
+    """Refuse a data set of which too many images cannot be read.
 
-    Always the same ones; those of a smaller count are among those of a larger. All if there are fewer.
+    Args:
+        skipped: The id and the reason of each image that cannot be read.
+        total: The number of images tried, those that can be read included.
+        max_bad: The share that may be unreadable, `data.max_bad`.
+        what: Which images these are, for the message: "images of my-folder".
 
-    >>> evenly([0, 0, 0, 0, 1, 1], 4)
-    [2, 3, 4, 5]
+    Raises:
+        ValueError: If there are more.
+    """
+    if len(skipped) > max_bad * total:
+        name, reason = min(skipped)
+        raise ValueError(
+            f"{len(skipped)} of {total} {what} cannot be read, more than data.max_bad = {max_bad:g} allows; "
+            f"the first is {name}: {reason}"
+        )
+
+
+def stratified_subset(labels: Sequence[int] | NDArray[np.integer], count: int) -> list[int]:
+    """Draw `count` images at random and evenly over the classes; all of them if there are fewer.
+
+    Always draws the same images. A smaller draw is part of a larger one.
+
+    Args:
+        labels: The class of each image, (N,).
+        count: How many images to draw.
+
+    Returns:
+        The indices of the images, ascending.
+
+    Example:
+        >>> stratified_subset([0, 0, 0, 0, 1, 1], 4)
+        [2, 3, 4, 5]
     """
     _, classes = np.unique(labels, return_inverse=True)
     order = np.random.default_rng(0).permutation(len(classes))
@@ -110,7 +165,7 @@ def evenly(labels: Sequence[int] | NDArray[np.integer], count: int) -> list[int]
 
 
 def raw_bits(images: Images) -> int:
-    """Bits of one uncompressed canvas, 8 a pixel and channel: what a code's length is compared with.
+    """Count the bits of one uncompressed canvas, 8 a pixel and channel, to compare a code's length with.
 
     >>> raw_bits(Images(torch.zeros(1, 3, 224, 224, dtype=torch.uint8), None, (), ("x",))) // 2048
     588

@@ -1,84 +1,135 @@
-"""A name or a folder -> images as uint8 canvases, labels, class names.
+"""Data sets by name: load a split, list the images to train on, or list the images to encode.
 
-Every set is first a list of images that are not yet open. So a split is read only when it is asked for
-(the test split once, at the end), and a limit costs no more than the images it leaves.
+A set is first a list of images that are not open yet. So a split is read only when it is asked for (the test
+split once, at the end), and a limit costs no more than the images that it leaves.
 """
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import reduce
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-from sklearn.datasets import load_digits
-from torchvision.datasets import FashionMNIST
-from torchvision.datasets.utils import download_and_extract_archive
+from torch import Tensor
 
 from stochcon.config import Data
-from stochcon.data.folder import list_folder
-from stochcon.data.images import Images, Source, Split, evenly, raw_bits, read
-from stochcon.data.listing import chained, taken
-from stochcon.data.loading import Canvases
+from stochcon.data.archives import list_archive, list_shards
+from stochcon.data.array_sets import cache, list_cifar, list_digits, list_fashion
+from stochcon.data.folder import files, list_folder, list_undivided
+from stochcon.data.images import (
+    SPLITS,
+    Images,
+    Source,
+    Sources,
+    Split,
+    chained,
+    read,
+    refuse_too_many,
+    stratified_subset,
+)
 from stochcon.data.photographs import PHOTOGRAPHS, list_patches
-from stochcon.data.shards import list_shards, shard_paths
-
-__all__ = ["Images", "Split", "load", "load_training", "raw_bits"]
+from stochcon.data.training_images import TrainingImages
 
 Listing: TypeAlias = tuple[tuple[str, ...], Sequence[Source]]
-"""Class names, and the images of one split."""
-Pixels: TypeAlias = NDArray[np.uint8]
+"""The names of the classes, and the images of one split."""
 
 
 def load(config: Data, split: Split) -> Images:
-    """Reads one split of the named set, and of that split only.
+    """Read one split of a data set. No other split is touched.
 
-    `config.holdout` off adds the validation images to train; `config.limit` applies to train alone.
     Labels, order and ids depend on nothing but the configuration and the files.
 
-    Raises ValueError, in one line, if the files are missing or damaged, or if more than the share
-    `config.max_bad` of a folder's images cannot be read.
+    Args:
+        config: The data set. `holdout` off adds the validation images to `train`; `limit` applies to `train` alone.
+        split: `train`, `validation` or `test`.
 
-    >>> images = load(Data(name="digits", size=8, channels=1), "validation")
-    >>> images.pixels.shape, images.classes[:3], images.ids[:2]
-    (torch.Size([360, 1, 8, 8]), ('0', '1', '2'), ('digits/13', 'digits/15'))
+    Returns:
+        The images on square canvases, uint8 (N, C, S, S), with labels where there are any.
+
+    Raises:
+        ValueError: If files are missing or damaged, or if more than the share `config.max_bad` of the images
+            cannot be read.
+        OSError: If the disk refuses for a reason that may pass.
+
+    Example:
+        >>> images = load(Data(name="digits", size=8, channels=1), "validation")
+        >>> images.pixels.shape, images.classes[:3], images.ids[:2]
+        (torch.Size([360, 1, 8, 8]), ('0', '1', '2'), ('digits/13', 'digits/15'))
     """
     classes, sources = listed(config, split)
     images = read(sources, classes, config.size, config.channels)
-    if len(images.skipped) > config.max_bad * len(sources):
-        path, reason = images.skipped[0]
-        raise ValueError(
-            f"data.root: {len(images.skipped)} of {len(sources)} {split} images below {config.root} "
-            f"cannot be read, more than data.max_bad = {config.max_bad:g} allows; "
-            f"the first is {path}: {reason}"
-        )
+    refuse_too_many(images.skipped, len(sources), config.max_bad, f"{split} images of {config.root or config.name}")
     return images
 
 
-def load_training(config: Data) -> Canvases:
-    """The training images by the batch: all in memory if `config.memory` allows, otherwise decoded on demand.
+def load_labelled(config: Data, split: Split) -> tuple[Images, Tensor]:
+    """Read one split, as `load` does, and its labels (N,). Raises ValueError if nothing is labelled."""
+    images = load(config, split)
+    if images.labels is None:
+        raise ValueError(
+            f"{config.root} has no class folders, so there is nothing to classify: put images into root/class/"
+        )
+    return images, images.labels
+
+
+def load_training(config: Data) -> TrainingImages:
+    """Prepare the training images: all in memory if `config.memory` allows, otherwise decoded on demand.
 
     >>> import torch
     >>> images = load_training(Data(name="digits", size=8, channels=1))
     >>> len(images), [batch.shape for batch in images.batches([torch.tensor([5, 3])])]
     (1077, [torch.Size([2, 1, 8, 8])])
     """
-    return Canvases(listed(config, "train")[1], config)
+    return TrainingImages(listed(config, "train")[1], config)
+
+
+def list_images(name: str, config: Data, split: Split | None) -> Sequence[Source]:
+    """List the images to encode. Only names are in memory, and the pixels of a data set that is one file.
+
+    Args:
+        name: A folder of images or shards, a .tar or .zip archive, or a data set by its name (a folder of that
+            name is ./NAME).
+        config: The size of the canvases to come; and where the files of a data set are, if it is that set.
+        split: One split, or None for all images.
+
+    Raises:
+        ValueError: If there is no such folder, archive or data set, or if it cannot be read.
+
+    Example:
+        >>> len(list_images("digits", Data(), "test")), len(list_images("digits", Data(), None))
+        (360, 1797)
+    """
+    named = [known for known in LISTS if known != "folder"]
+    root = Path(name)
+    if name in named:
+        changes = {"name": name, "root": config.root if config.name == name else None}
+    elif root.is_file():
+        if split:
+            raise ValueError(f"{name} is an archive, which has no splits: leave --split {split} away")
+        return list_archive(root, config.size)
+    elif root.is_dir():
+        if not split and not _shards(root):
+            return list_undivided(root, config.size)
+        changes = {"name": "folder", "root": root}
+    else:
+        raise ValueError(
+            f"{name} is neither a folder or an archive of images nor one of the data sets {', '.join(named)}"
+        )
+    config = Data.model_validate(config.model_dump() | changes)
+    return reduce(chained, [LISTS[config.name](config, each)[1] for each in ([split] if split else SPLITS)])
 
 
 def listed(config: Data, split: Split) -> Listing:
-    """The classes, and the images of a split that `load` would read. Raises ValueError if there are none."""
+    """List the classes, and the images of a split that `load` would read. Raises ValueError if there are none."""
     list_split = LISTS[config.name]
     classes, sources = list_split(config, split)
     if split == "train" and not config.holdout:
         sources = chained(sources, list_split(config, "validation")[1])
     if split == "train" and config.limit is not None:
-        sources = taken(sources, evenly([source.label or 0 for source in sources], config.limit))
+        chosen = stratified_subset([source.label or 0 for source in sources], config.limit)
+        sources = Sources(sources.__getitem__, np.array(chosen, np.int64))
     if not len(sources):
         raise ValueError(
             f"data.root: {config.root} has too few images, none for {split}; "
@@ -87,73 +138,26 @@ def listed(config: Data, split: Split) -> Listing:
     return classes, sources
 
 
-HELD_OUT = 5000
-"""Validation images, evenly over the classes, from a set that comes with train and test (at most a tenth)."""
-DEBIAN = Path("/usr/share/datasets")
-FASHION_CLASSES = tuple(FashionMNIST.classes)
-CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-CIFAR_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
-CIFAR_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
-
-
-def cache() -> Path:
-    """Where downloads go."""
-    return Path.home() / ".cache" / "stochcon"
-
-
 def list_photographs(config: Data, split: Split) -> Listing:
     """Patches of 18 photographs that come with scikit-image and scikit-learn: 18,000 to train, 3,600 to
     validate and 3,600 to test."""
     return tuple(PHOTOGRAPHS), list_patches(split)
 
 
-def list_digits(config: Data, split: Split) -> Listing:
-    """1,797 digits of 8 x 8 pixels, from scikit-learn: 360 for each of validation and test."""
-    digits = load_digits()
-    pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    test = evenly(digits.target, 360)
-    validation = sorted(set(evenly(digits.target, 720)) - set(test))
-    train = sorted(set(range(len(pixels))) - set(test) - set(validation))
-    chosen = {"train": train, "validation": validation, "test": test}[split]
-    return tuple("0123456789"), array_sources("digits", pixels, digits.target, chosen)
-
-
-def list_fashion(config: Data, split: Split) -> Listing:
-    """Fashion-MNIST, 70,000 grey images of 28 x 28 pixels, from the idx files of its authors."""
-    stem, prefix = ("test", "t10k") if split == "test" else ("train", "train")
-    names = [f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"]
-    bases = [config.root] if config.root else [DEBIAN / "fashion-mnist", Path("data"), cache()]
-    places = [place for base in bases for place in (base, base / "FashionMNIST" / "raw")]
-    images, labels = find(names, [".gz", ""], places, config, partial(FashionMNIST, cache(), download=True))
-    pixels, targets = read_idx(images, dimensions=3), read_idx(labels, dimensions=1)
-    if len(pixels) != len(targets) or targets.max(initial=0) >= len(FASHION_CLASSES):
-        raise ValueError(f"{labels} does not label {images}: it must have {len(pixels)} labels from 0 to 9")
-    return FASHION_CLASSES, array_sources(stem, pixels, targets, held_out(targets, split))
-
-
-def list_cifar(config: Data, split: Split) -> Listing:
-    """CIFAR-10, 60,000 colour images of 32 x 32 pixels, from its binary version (no pickles)."""
-    stem = "test" if split == "test" else "train"
-    names = ["test_batch"] if split == "test" else [f"data_batch_{i}" for i in range(1, 6)]
-    bases = [config.root] if config.root else [Path("data"), cache()]
-    places = [place for base in bases for place in (base, base / "cifar-10-batches-bin")]
-    download = partial(download_and_extract_archive, CIFAR_URL, cache(), md5=CIFAR_MD5)
-    rows = np.concatenate([read_cifar(path) for path in find(names, [".bin"], places, config, download)])
-    targets, pixels = rows[:, 0], rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    return CIFAR_CLASSES, array_sources(stem, np.ascontiguousarray(pixels), targets, held_out(targets, split))
-
-
 def list_files(config: Data, split: Split) -> Listing:
     """Images in a folder, with or without folders for classes and splits below it; or in shards."""
     if config.root is None:
         raise ValueError("data.root: not set; data.name = folder needs a folder of images there")
-    shards = shard_paths(config.root)
-    classes, splits = (
-        list_shards(config.root, shards, config.size, cache())
-        if shards
-        else list_folder(config.root, config.size)
-    )
+    shards = _shards(config.root)
+    if shards:
+        classes, splits = list_shards(config.root, shards, config.size, cache())
+    else:
+        classes, splits = list_folder(config.root, config.size)
     return classes, splits[split]
+
+
+def _shards(root: Path) -> list[str]:
+    return list(files(root, (".tar",))) if root.is_dir() else []
 
 
 LISTS: dict[str, Callable[[Data, Split], Listing]] = {
@@ -163,69 +167,4 @@ LISTS: dict[str, Callable[[Data, Split], Listing]] = {
     "cifar10": list_cifar,
     "folder": list_files,
 }
-
-
-def array_sources(stem: str, pixels: Pixels, targets: Pixels, chosen: list[int]) -> list[Source]:
-    return [Source(f"{stem}/{i}", int(targets[i]), partial(Image.fromarray, pixels[i])) for i in chosen]
-
-
-def held_out(targets: Pixels, split: Split) -> list[int]:
-    """Which images of a file belong to a split, where train and validation share one file."""
-    everything = range(len(targets))
-    if split == "test":
-        return list(everything)
-    validation = evenly(targets, min(HELD_OUT, len(targets) // 10))
-    return validation if split == "validation" else sorted(set(everything) - set(validation))
-
-
-def find(
-    names: list[str], endings: list[str], places: list[Path], config: Data, download: Callable[[], object]
-) -> list[Path]:
-    """The named files in the first place that has them all; downloads them if no place was given."""
-
-    def look() -> list[Path] | None:
-        for place in places:
-            found = [[p for p in (place / (name + e) for e in endings) if p.is_file()] for name in names]
-            if all(found):
-                return [paths[0] for paths in found]
-        return None
-
-    paths = look()
-    if paths is None and config.root is None:
-        try:
-            download()
-        except (OSError, RuntimeError) as error:
-            raise ValueError(
-                f"data.root: not set, and {config.name} is not in {' or '.join(map(str, places))} "
-                f"and cannot be downloaded: {' '.join(str(error).split())}"
-            ) from error
-        paths = look()
-    if paths is None:
-        wanted = ", ".join(name + endings[0] for name in names)
-        raise ValueError(
-            f"data.root: {config.root} does not have {config.name}; it must have the files {wanted}"
-        )
-    return paths
-
-
-def read_idx(path: Path, dimensions: int) -> Pixels:
-    """An idx file of bytes (the format of MNIST), compressed or not. Raises ValueError if it is damaged."""
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is damaged ({error}); delete it, or put a whole one there") from error
-    start = 4 + 4 * dimensions
-    shape = [int.from_bytes(content[i : i + 4]) for i in range(4, start, 4)]
-    if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) != start + np.prod(shape):
-        raise ValueError(f"{path} is damaged (no idx file of its size); delete it, or put a whole one there")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
-
-
-def read_cifar(path: Path) -> Pixels:
-    """A batch of CIFAR-10's binary version: rows of 1 label and 32 x 32 reds, greens and blues."""
-    content = np.fromfile(path, np.uint8)
-    if len(content) == 0 or len(content) % 3073 or content[::3073].max() >= len(CIFAR_CLASSES):
-        raise ValueError(
-            f"{path} is damaged (no rows of 1 + 3072 bytes); delete it, or put a whole one there"
-        )
-    return content.reshape(-1, 3073)
+"""The data sets by name. The docstring of each describes it in a model card."""

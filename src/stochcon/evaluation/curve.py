@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stochcon import atomic
 from stochcon.config import changes
-from stochcon.data.images import Images, Split, evenly
+from stochcon.data.images import Images, Split, stratified_subset
 from stochcon.evaluation import probes
 from stochcon.evaluation.evaluate import NAMES, Codes, labelled, of_split, pixels
 from stochcon.evaluation.features import Features, extract
@@ -184,7 +184,7 @@ def scorer(
     train: Images, labels: Tensor, test: Images, truth: Tensor
 ) -> Callable[[Tensor, Tensor], dict[str, float]]:
     """Every one of MEASURES, of the features of both."""
-    some = evenly(labels.numpy(), SUBSET)
+    some = stratified_subset(labels.numpy(), SUBSET)
     asked, answers = targets(train.pixels[some]), targets(test.pixels)
 
     def score(x: Tensor, y: Tensor) -> dict[str, float]:

@@ -58,14 +58,10 @@ def labelled(config: Data, split: Split) -> tuple[Images, Tensor, Images, Tensor
     """
     if split == "validation":
         config = config.model_copy(update={"holdout": True})
-    train, test = data.load(config, "train"), data.load(config, split)
-    if train.labels is None or test.labels is None:
-        raise ValueError(
-            f"{config.root} has no class folders, so there is nothing to classify: put images into root/class/"
-        )
-    if not len(test):
+    train, test = data.load_labelled(config, "train"), data.load_labelled(config, split)
+    if not len(test[0]):
         raise ValueError(f"{config.root} has no {split} images")
-    return train, train.labels, test, test.labels
+    return *train, *test
 
 
 def of_split(name: str, split: Split) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 from stochcon import runs
 from stochcon.config import Config
 from stochcon.data import sets as data
-from stochcon.data.images import evenly
+from stochcon.data.images import stratified_subset
 from stochcon.evaluation import probes
 from stochcon.evaluation.features import extract
 from stochcon.method.model import StochCon
@@ -87,7 +87,7 @@ def probed(directory: Path, units: Sequence[int], forest_images: int) -> dict[st
         metrics["spread"] = b.z.double().var(0).mean().item()
     code = b.z if b.bits is None else b.bits
     if code is not None and units:
-        chosen = torch.tensor(evenly(test.labels.numpy(), forest_images))
+        chosen = torch.tensor(stratified_subset(test.labels.numpy(), forest_images))
         width = code.shape[1]
         counts = [count for count in units if count < width] + [width]
         scores = probes.forest_f1(code[chosen], test.labels[chosen], counts)

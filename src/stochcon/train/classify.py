@@ -19,7 +19,6 @@ from stochcon import atomic, runs
 from stochcon.config import Config, Optimizer, Views
 from stochcon.data import sets as data
 from stochcon.data.few_labels import choose, list_path
-from stochcon.data.images import Images, Split
 from stochcon.parallel import rank, synchronise_batch_norm, world_size
 from stochcon.recipebook import RECIPES, recipe
 from stochcon.train.classifier import Classifier, Mode, start
@@ -111,8 +110,8 @@ def classify(
 
     fabric = launch(config.precision)
     held_out = config.data.model_copy(update={"holdout": True})
-    train, train_labels = _labelled(held_out, "train")
-    validation, validation_labels = _labelled(held_out, "validation")
+    train, train_labels = data.load_labelled(held_out, "train")
+    validation, validation_labels = data.load_labelled(held_out, "validation")
     chosen = choose(train, held_out, labels)
     pixels, targets = train.pixels[chosen], train_labels[chosen]
     batch_size = min(batch_size or config.batch_size, len(chosen)) // world_size() * world_size()
@@ -140,7 +139,7 @@ def classify(
         ]
         best = max(range(len(trials)), key=lambda i: scores[i]["top1"])
         classifier = trained(trials[best])
-        test, test_labels = _labelled(held_out, "test")
+        test, test_labels = data.load_labelled(held_out, "test")
         on_test = accuracy(classifier, test.pixels, test_labels, config.views, seed)
     label_list, tried = list_path(held_out, labels), ("epochs", "lr", "weight_decay")
     result = {
@@ -286,12 +285,3 @@ def _origin(config: Config, mode: Mode, directory: Path | None, ids: list[str], 
         runs.load_model(directory)  # says what is wrong with a run that is not finished
         parts.append(sha256((directory / runs.MODEL).read_bytes()).hexdigest())
     return sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _labelled(config: Any, split: Split) -> tuple[Images, Tensor]:
-    images = data.load(config, split)
-    if images.labels is None:
-        raise ValueError(
-            f"{config.root} has no class folders, so there is nothing to classify: put images into root/class/"
-        )
-    return images, images.labels

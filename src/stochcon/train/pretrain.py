@@ -12,8 +12,8 @@ from torch import Tensor
 
 from stochcon import runs
 from stochcon.config import Config
-from stochcon.data.loading import Canvases
 from stochcon.data.sets import load_training
+from stochcon.data.training_images import TrainingImages
 from stochcon.method.algorithm1 import Embeddings, Objective, algorithm1
 from stochcon.method.model import StochCon
 from stochcon.method.objective import decorrelation, multi_crop_info_nce
@@ -29,7 +29,7 @@ def pretrain(
     config: Config,
     out: Path | str,
     *,
-    images: Canvases | None = None,
+    images: TrainingImages | None = None,
     resume: bool = False,
     progress: bool = True,
     observe: Callable[[int, StochCon], None] | None = None,
@@ -158,7 +158,7 @@ def backward(
 
 
 @torch.no_grad()
-def _calibrate(model: StochCon, images: Canvases, config: Config) -> None:
+def _calibrate(model: StochCon, images: TrainingImages, config: Config) -> None:
     """Set the thresholds of bits by plain training images, at most CALIBRATION_IMAGES of them."""
     model.eval()
     weight = next(model.parameters())

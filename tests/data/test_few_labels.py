@@ -14,8 +14,8 @@ from torch import Tensor
 
 from stochcon.config import Data
 from stochcon.data import few_labels as labels
-from stochcon.data import sets as data
 from stochcon.data.images import Images
+from stochcon.data.sets import LISTS, load
 
 FASHION_LABELS = Path(__file__).with_name("fashion-mnist-train-labels-idx1-ubyte.gz")
 """Of Fashion-MNIST's authors (Zalando SE, MIT licence), as they publish it."""
@@ -39,7 +39,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Data]:
 
 @pytest.mark.parametrize("name", labels.NAMES)
 def test_lists_are_drawn_evenly_from_training_images(name: str, sources: dict[str, Data]) -> None:
-    classes, train = listing = data.LISTS[name](sources[name], "train")
+    classes, train = LISTS[name](sources[name], "train")
     label_of = {source.id: source.label for source in train}
     sizes = np.bincount([source.label or 0 for source in train])
     smaller: set[str] = set()
@@ -47,14 +47,14 @@ def test_lists_are_drawn_evenly_from_training_images(name: str, sources: dict[st
         path = labels.list_path(Data.model_validate({"name": name}), fraction)
         assert path is not None
         text = path.read_text()
-        assert text == labels.make_list(name, listing, fraction)
+        assert text == labels.make_list(sources[name], fraction)
         ids = text.splitlines()[2:]
         assert len(set(ids)) == len(ids)
         counts = np.bincount([label_of[i] or 0 for i in ids], minlength=len(classes))
         assert counts.tolist() == np.round(fraction * sizes).tolist()
         assert smaller <= set(ids)
         smaller = set(ids)
-    held_out = {source.id for source in data.LISTS[name](sources[name], "validation")[1]}
+    held_out = {source.id for source in LISTS[name](sources[name], "validation")[1]}
     assert held_out
     assert not smaller & held_out
 
@@ -67,7 +67,7 @@ def fake(ids: list[str]) -> Images:
 
 def test_the_list_decides_whatever_the_order_of_the_images() -> None:
     config = Data(name="digits")
-    images = data.load(config, "train")
+    images = load(config, "train")
     path = labels.list_path(config, 0.1)
     assert path is not None
     listed = set(path.read_text().splitlines()[2:])

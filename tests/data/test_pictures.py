@@ -13,12 +13,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_encoding import untrained
+from shared import write_run
 
 from stochcon.codes.encode import Encoder
 from stochcon.config import Data
 from stochcon.data import images
-from stochcon.data.sources import list_archive, list_images, list_pictures
+from stochcon.data.archives import list_archive
+from stochcon.data.pictures import list_pictures
+from stochcon.data.sets import list_images
+from stochcon.recipebook import digits
 
 CONFIG = Data(size=8)
 
@@ -108,8 +111,8 @@ def test_what_is_no_archive_is_refused(folder: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(ValueError) as error:
             list_images(str(path), CONFIG, None)
-        assert str(error.value).startswith(f"{path} is no whole archive (")
-        assert str(error.value).endswith("); it must be a .zip, or a .tar that is not compressed")
+        assert str(error.value).startswith(f"{path} is damaged or compressed (")
+        assert str(error.value).endswith("); it must be a whole tar file that is not compressed")
     with pytest.raises(ValueError, match=r"archive\.tar is an archive, which has no splits"):
         list_images(str(as_tar(folder)), CONFIG, "test")
 
@@ -165,7 +168,7 @@ def test_another_layout_is_refused(pictures: Any, what: str) -> None:
 
 
 def test_an_encoder_takes_files_and_pictures_alike(folder: Path, tmp_path: Path) -> None:
-    encoder = Encoder(untrained(tmp_path / "run"))
+    encoder = Encoder(write_run(tmp_path / "run", digits()))
     path = folder / "a.png"
     made = encoder([path, str(path), Image.open(path), np.asarray(Image.open(path))])
     assert made.ids.tolist() == ["0", "1", "2", "3"]

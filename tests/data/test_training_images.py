@@ -20,13 +20,13 @@ from PIL import Image
 from stochcon import runs as rundir
 from stochcon.cli import main
 from stochcon.config import Data
-from stochcon.data import sets as data
-from stochcon.data.folder import files
-from stochcon.data.images import Source, Unreadable
-from stochcon.data.listing import Names, chained, taken
-from stochcon.data.loading import Canvases
+from stochcon.data.archives import read_headers
+from stochcon.data.array_sets import cache
+from stochcon.data.decode import Unreadable
+from stochcon.data.folder import Names, files
+from stochcon.data.images import Source, Sources, chained
 from stochcon.data.sets import load, load_training
-from stochcon.data.shards import read_headers
+from stochcon.data.training_images import TrainingImages
 
 TINY = [
     "--data.size=16",
@@ -100,7 +100,7 @@ def test_only_what_the_memory_allows_is_decoded_ahead() -> None:
     for memory, ahead in ((0, 1), (10**6, 4)):
         opened.clear()
         asked.clear()
-        canvases = Canvases(sources, Data(size=8, memory=0))
+        canvases = TrainingImages(sources, Data(size=8, memory=0))
         canvases.config = Data(size=8, memory=memory)
         batches = canvases.batches(order())
         for used in range(1, 4):
@@ -123,16 +123,16 @@ def test_an_unreadable_image_gives_its_place_to_the_next_that_can_be_read(tmp_pa
         for i in range(10)
     ]
     for memory in (0, 100):
-        canvases = Canvases(sources, Data(size=2, max_bad=0.3, memory=memory))
+        canvases = TrainingImages(sources, Data(size=2, max_bad=0.3, memory=memory))
         order = [torch.tensor([2, 9, 5]), torch.tensor([3, 4, 9])]
         seen = [batch[:, 0, 0, 0].tolist() for batch in canvases.batches(order)]
         assert seen == [[4, 0, 5], [4, 4, 0]]
         assert canvases.bad == {str(i): "bad" for i in bad}
         canvases.report(tmp_path / "skipped.txt")
         assert (tmp_path / "skipped.txt").read_text() == "2\tbad\n3\tbad\n9\tbad\n"
-    streamed = Canvases(sources, Data(size=2, max_bad=0.2, memory=0))
+    streamed = TrainingImages(sources, Data(size=2, max_bad=0.2, memory=0))
     with pytest.raises(
-        ValueError, match=r"3 of 10 images .* more than data.max_bad = 0.2 allows; one is 2: bad"
+        ValueError, match=r"3 of 10 training images .* more than data.max_bad = 0.2 allows; the first is 2: bad"
     ):
         list(streamed.batches([torch.tensor([9]), torch.tensor([2])]))
 
@@ -153,14 +153,15 @@ def test_a_file_that_is_gone_ends_the_run_instead_of_changing_it(many: Path, tmp
 
 @given(st.lists(st.text()), st.lists(st.text()))
 def test_names_are_kept(first: list[str], second: list[str]) -> None:
-    assert list(Names.joined([Names.of(first), Names.of(second)])) == first + second
-    assert Names.of(first)[::2] == first[::2]
+    names = Names(first + second)
+    assert list(names) == first + second and len(names) == len(first + second)
 
 
 def test_lists_of_sources() -> None:
     sources = [Source(str(i), i, lambda: Image.new("L", (1, 1))) for i in range(6)]
-    assert [source.id for source in taken(sources, [4, 1])] == ["4", "1"]
-    assert [source.id for source in chained(sources[:2], taken(sources, [5]))[1:]] == ["1", "5"]
+    taken = Sources(sources.__getitem__, np.array([4, 1, 5]))
+    assert [source.id for source in taken] == ["4", "1", "5"]
+    assert [source.id for source in chained(sources[:2], taken[1:])[1:]] == ["1", "1", "5"]
 
 
 def test_files_come_in_the_order_of_paths(tmp_path: Path) -> None:
@@ -270,14 +271,14 @@ def test_the_index_is_kept_and_made_anew_when_the_shard_changes(home: Path, tmp_
     )
     images = load(config(root), "train")
     assert images.labels is None and images.classes == () and len(images) == 5
-    kept = {path: path.stat().st_mtime_ns for path in home.rglob("*.safetensors")}
+    kept = {path: path.stat().st_mtime_ns for path in home.rglob("*.parquet")}
     assert len(kept) == 3 and {*home.rglob("*")} - {*kept} == {
         home / ".cache",
         home / ".cache/stochcon",
         home / ".cache/stochcon/shards",
     }
     assert load(config(root), "train").pixels.equal(images.pixels)
-    assert kept == {path: path.stat().st_mtime_ns for path in home.rglob("*.safetensors")}
+    assert kept == {path: path.stat().st_mtime_ns for path in home.rglob("*.parquet")}
     write_shards(root, {"train/0.tar": samples(range(7, 10))})
     assert len(load(config(root), "train")) == 3
 
@@ -286,7 +287,7 @@ def test_damaged_shards(home: Path, tmp_path: Path) -> None:
     write_shards(tmp_path, {"a.tar": samples(range(3))})
     path = tmp_path / "a.tar"
     whole = path.read_bytes()
-    middle = read_headers(path).places[1, 0] - 512
+    middle = read_headers(path)["offset"][1].as_py() - 512
     for content in (
         whole[:1000],
         b"\x1f\x8b" + whole,
@@ -346,4 +347,4 @@ def test_a_run_on_shards_has_the_bits_of_a_run_on_the_files(
         options = [f"--data.root={where}", *TINY, "--data.memory=0", "--epochs=1", f"--out={runs[-1]}"]
         assert main(["pretrain", "folder", *options]) == 0
     assert digest(runs[0]) == digest(runs[1])
-    assert data.cache() == home / ".cache" / "stochcon"
+    assert cache() == home / ".cache" / "stochcon"

@@ -1,0 +1,143 @@
+"""Data sets that are one array: digits, Fashion-MNIST, CIFAR-10. They are found on the disk or downloaded."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.datasets import load_digits
+from torchvision.datasets import FashionMNIST
+from torchvision.datasets.utils import download_and_extract_archive
+
+from stochcon.config import Data
+from stochcon.data.images import Source, Split, stratified_subset
+
+Pixels: TypeAlias = NDArray[np.uint8]
+Listing: TypeAlias = tuple[tuple[str, ...], list[Source]]
+"""The names of the classes, and the images of one split."""
+
+HELD_OUT = 5000
+"""Validation images of a set that comes with train and test, evenly over the classes (at most a tenth)."""
+DEBIAN = Path("/usr/share/datasets")
+CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+CIFAR_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
+
+
+def cache() -> Path:
+    """Name the folder that downloads go to."""
+    return Path.home() / ".cache" / "stochcon"
+
+
+def list_digits(config: Data, split: Split) -> Listing:
+    """1,797 digits of 8 x 8 pixels, from scikit-learn: 360 for each of validation and test."""
+    digits = load_digits()
+    pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    test = stratified_subset(digits.target, 360)
+    validation = sorted({*stratified_subset(digits.target, 720)} - {*test})
+    train = sorted({*range(len(pixels))} - {*test} - {*validation})
+    chosen = {"train": train, "validation": validation, "test": test}[split]
+    return tuple("0123456789"), _sources("digits", pixels, digits.target, chosen)
+
+
+def list_fashion(config: Data, split: Split) -> Listing:
+    """Fashion-MNIST, 70,000 grey images of 28 x 28 pixels, from the idx files of its authors."""
+    stem, prefix = ("test", "t10k") if split == "test" else ("train", "train")
+    names = [f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"]
+    bases = [config.root] if config.root else [DEBIAN / "fashion-mnist", Path("data"), cache()]
+    places = [place for base in bases for place in (base, base / "FashionMNIST" / "raw")]
+    download = partial(FashionMNIST, cache(), download=True)
+    images, labels = _find(names, [".gz", ""], places, config, download)
+    pixels, targets = _read_idx(images, dimensions=3), _read_idx(labels, dimensions=1)
+    classes = tuple(FashionMNIST.classes)
+    if len(pixels) != len(targets) or targets.max(initial=0) >= len(classes):
+        raise ValueError(f"{labels} does not label {images}: it must have {len(pixels)} labels from 0 to 9")
+    return classes, _sources(stem, pixels, targets, _divided(targets, split))
+
+
+def list_cifar(config: Data, split: Split) -> Listing:
+    """CIFAR-10, 60,000 colour images of 32 x 32 pixels, from its binary version (no pickles)."""
+    stem = "test" if split == "test" else "train"
+    names = ["test_batch"] if split == "test" else [f"data_batch_{i}" for i in range(1, 6)]
+    bases = [config.root] if config.root else [Path("data"), cache()]
+    places = [place for base in bases for place in (base, base / "cifar-10-batches-bin")]
+    download = partial(download_and_extract_archive, CIFAR_URL, cache(), md5=CIFAR_MD5)
+    rows = np.concatenate([_read_cifar(path) for path in _find(names, [".bin"], places, config, download)])
+    targets, pixels = rows[:, 0], rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return CIFAR_CLASSES, _sources(stem, np.ascontiguousarray(pixels), targets, _divided(targets, split))
+
+
+def _sources(stem: str, pixels: Pixels, targets: Pixels, chosen: list[int]) -> list[Source]:
+    return [Source(f"{stem}/{i}", int(targets[i]), partial(Image.fromarray, pixels[i])) for i in chosen]
+
+
+def _divided(targets: Pixels, split: Split) -> list[int]:
+    """The images of a file that belong to a split, where train and validation share one file."""
+    everything = range(len(targets))
+    if split == "test":
+        return list(everything)
+    validation = stratified_subset(targets, min(HELD_OUT, len(targets) // 10))
+    return validation if split == "validation" else sorted({*everything} - {*validation})
+
+
+def _find(
+    names: list[str], endings: list[str], places: list[Path], config: Data, download: Callable[[], object]
+) -> list[Path]:
+    """The named files in the first place that has them all; downloads them if no place was given."""
+
+    def look() -> list[Path]:
+        for place in places:
+            paths = [[place / (name + ending) for ending in endings] for name in names]
+            found = [path for options in paths for path in [*filter(Path.is_file, options)][:1]]
+            if len(found) == len(names):
+                return found
+        return []
+
+    found = look()
+    if not found and config.root is None:
+        try:
+            download()
+        except (OSError, RuntimeError) as error:
+            raise ValueError(
+                f"data.root: not set, and {config.name} is not in {' or '.join(map(str, places))} "
+                f"and cannot be downloaded: {' '.join(str(error).split())}"
+            ) from error
+        found = look()
+    if not found:
+        wanted = ", ".join(name + endings[0] for name in names)
+        raise ValueError(
+            f"data.root: {config.root} does not have {config.name}; it must have the files {wanted}"
+        )
+    return found
+
+
+def _read_idx(path: Path, dimensions: int) -> Pixels:
+    """An idx file of bytes (the format of MNIST), compressed or not."""
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise _damaged(path, error) from error
+    start = 4 + 4 * dimensions
+    shape = [int.from_bytes(content[i : i + 4]) for i in range(4, start, 4)]
+    if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) != start + np.prod(shape):
+        raise _damaged(path, "no idx file of its size")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _read_cifar(path: Path) -> Pixels:
+    """A batch of CIFAR-10's binary version: rows of 1 label and 32 x 32 reds, greens and blues."""
+    content = np.fromfile(path, np.uint8)
+    if len(content) == 0 or len(content) % 3073 or content[::3073].max() >= len(CIFAR_CLASSES):
+        raise _damaged(path, "no rows of 1 + 3072 bytes")
+    return content.reshape(-1, 3073)
+
+
+def _damaged(path: Path, reason: object) -> ValueError:
+    return ValueError(f"{path} is damaged ({reason}); delete it, or put a whole one there")
