@@ -2,80 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+import pandas as pd
 from matplotlib.figure import Figure
 
-from stochcon.experiments import drawing
-from stochcon.experiments.grid import Cell, values
-from stochcon.experiments.intervals import cell
-from stochcon.experiments.plan import BySeed, Plan
-from stochcon.experiments.tiers import Model, bernoulli, gaussian
+from stochcon.experiments.cell import Cell
+from stochcon.experiments.drawing import line, log_ticks
+from stochcon.experiments.plans import Plan, bernoulli, gaussian
+from stochcon.experiments.results import probed, shown
 
 TITLE = "Figure 2: bottlenecks, and a forest on few units"
 PUBLISHED = (
     "The paper (CIFAR-10, ResNet-50): robust to the width; a forest on 11 units of 64 bits is accurate; at a fixed "
     "number of units the Gaussian's F1 falls as its width grows, the Bernoulli's does not. Curves only, no numbers."
 )
-SHOWN = (2, 4, 8, 11, 16)
-"""Numbers of units in the table; the picture has all."""
-FAMILIES: dict[str, Callable[[int | None], Model]] = {"Bernoulli": bernoulli, "Gaussian": gaussian}
+SHOWN = (2, 4, 8, 11, 16, "all")  # numbers of units in the table; the picture has all that were tried
+FAMILIES = {"Bernoulli": bernoulli, "Gaussian": gaussian}
 
 
 def cells(plan: Plan) -> list[Cell]:
-    models = [make(dim) for make in FAMILIES.values() for dim in plan.tier.bottlenecks()]
-    return [cell for model in models for cell in plan.probe(model)]
+    """List the runs of the figure."""
+    return [c for make in FAMILIES.values() for dim in plan.bottlenecks for c in plan.probe(make(dim))]
 
 
-def probed(plan: Plan, family: str, dim: int | None, metric: str) -> BySeed:
-    return values(plan.probe(FAMILIES[family](dim)), metric)
-
-
-def _units(plan: Plan, dim: int | None) -> list[int]:
-    width = plan.width(dim)
-    return [count for count in plan.tier.units if count < width] + [width]
-
-
-def markdown(plan: Plan) -> str:
-    shown = [count for count in SHOWN if count in plan.tier.units]
-    rows = []
-    for family in FAMILIES:
-        for dim in plan.tier.bottlenecks():
-            row = [f"{family}, {plan.width(dim)}"]
-            for metric in ("linear.h", "linear.z", "linear.bits"):
-                has = family == "Bernoulli" or metric != "linear.bits"
-                row.append(cell(probed(plan, family, dim, metric).values()) if has else "–")
-            for count in (*shown, "all"):
-                has = count == "all" or count in _units(plan, dim)
-                row.append(cell(probed(plan, family, dim, f"forest.{count}").values(), 3) if has else "–")
-            rows.append(row)
-    head = ["latent, width", "linear on h (%)", "on z (%)", "on bits (%)"]
-    head += [f"F1, {count} units" for count in (*shown, "all")]
-    return f"{drawing.table(head, rows)}\n\n{PUBLISHED}"
-
-
-def draw(plan: Plan) -> Figure:
-    figure, (left, *right) = drawing.panels(3)
-    dims = plan.tier.bottlenecks()
-    widths = [plan.width(dim) for dim in dims]
-    for style, (metric, name) in enumerate({"linear.h": "h", "linear.z": "z", "linear.bits": "bits"}.items()):
-        columns = [probed(plan, "Bernoulli", dim, metric) for dim in dims]
-        drawing.line(left, widths, columns, style, f"on {name}", nudge=0.04 * (style - 1))
-    drawing.ticks(left, widths)
-    left.set(
-        xlabel="width of the Bernoulli bottleneck (bits)",
-        ylabel="frozen, linear, test top-1 (%)",
-        title="Accuracy by width",
+def table(plan: Plan, results: pd.DataFrame) -> pd.DataFrame:
+    """Make a table of all panels: a row for each family and width."""
+    metrics = {"linear on h (%)": "linear.h", "on z (%)": "linear.z", "on bits (%)": "linear.bits"}
+    metrics |= {f"F1, {count} units": f"forest.{count}" for count in SHOWN}
+    return pd.DataFrame(
+        {"latent, width": f"{family}, {dim or plan.full}"}
+        | {
+            heading: shown(probed(results, make(dim), metric), 3 if "forest" in metric else 1)
+            for heading, metric in metrics.items()
+        }
+        for family, make in FAMILIES.items()
+        for dim in plan.bottlenecks
     )
-    drawing.legend(left)
-    for axis, family in zip(right, FAMILIES, strict=True):
-        for style, dim in enumerate(dims):
-            counts = _units(plan, dim)
-            columns = [probed(plan, family, dim, f"forest.{count}") for count in counts]
-            drawing.line(axis, counts, columns, style, f"width {plan.width(dim)}")
-        drawing.ticks(axis, sorted({*plan.tier.units, plan.tier.full} - {plan.tier.few}))
-        axis.set(
-            xlabel="feature units of the forest", ylabel="mean F1 over classes", ylim=(0, 1), title=family
-        )
-        drawing.legend(axis, loc="lower right")
+
+
+def draw(plan: Plan, results: pd.DataFrame) -> Figure:
+    """Draw the Bernoulli's accuracy by width, and F1 by units of each family."""
+    figure = Figure(figsize=(13.2, 3.9))
+    left, *right = figure.subplots(1, 3)
+    widths = [dim or plan.full for dim in plan.bottlenecks]
+    for i, name in enumerate(("h", "z", "bits")):
+        top1 = [probed(results, bernoulli(dim), f"linear.{name}") for dim in plan.bottlenecks]
+        line(left, [width * (1 + 0.04 * (i - 1)) for width in widths], top1, f"on {name}")
+    log_ticks(left, widths)
+    left.set(xlabel="width of the Bernoulli bottleneck (bits)", ylabel="linear probe, test top-1 (%)")
+    left.set_title("Accuracy by width")
+    for axis, (family, make) in zip(right, FAMILIES.items(), strict=True):
+        for i, (dim, width) in enumerate(zip(plan.bottlenecks, widths, strict=True)):
+            counts = [*(count for count in plan.units if count < width), width]
+            f1 = [probed(results, make(dim), f"forest.{count}") for count in counts]
+            line(axis, [count * (1 + 0.03 * (i - 1)) for count in counts], f1, f"width {width}")
+        log_ticks(axis, sorted({*plan.units, plan.full} - {plan.few}))
+        axis.set(xlabel="units of the forest", ylabel="mean F1 over classes", ylim=(0, 1.02), title=family)
+    for axis in (left, *right):
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=4)
     return figure

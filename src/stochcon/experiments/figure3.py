@@ -2,88 +2,82 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stochcon.experiments import drawing
-from stochcon.experiments.grid import Cell, values
-from stochcon.experiments.intervals import cell
-from stochcon.experiments.plan import BySeed, Plan, combine
-from stochcon.experiments.tiers import gaussian
+from stochcon.experiments.cell import Cell
+from stochcon.experiments.drawing import line, log_ticks
+from stochcon.experiments.plans import Model, Plan, gaussian
+from stochcon.experiments.results import probed, shown
 
 TITLE = "Figure 3: the Gaussian's variance"
 PUBLISHED = (
     "The paper (CIFAR-10, ResNet-50): own variance trivially collapses to 0; with the opposing view's, the narrower "
     "the bottleneck the larger the aggregate variance. Curves only, no numbers."
 )
-LABELS = {"cross": "cross: the opposing view's", "own": "own"}
+LABELS = {"cross": "cross: variance from the opposing view", "own": "own: variance from the same view"}
 
 
-def _dims(plan: Plan, variance: str) -> tuple[int | None, ...]:
-    return plan.tier.own if variance == "own" else plan.tier.bottlenecks()
+def models(plan: Plan, variance: str) -> dict[int, Model]:
+    """Name the points of a line by their width."""
+    dims = plan.own if variance == "own" else plan.bottlenecks
+    return {dim or plan.full: gaussian(dim, variance) for dim in dims}
 
 
 def cells(plan: Plan) -> list[Cell]:
-    return [
-        cell for variance in LABELS for dim in _dims(plan, variance) for cell in _probe(plan, variance, dim)
-    ]
+    """List the runs of the figure: of cross variance those of figure 2; own variance needs no forest."""
+    points = [(model, variance == "cross") for variance in LABELS for model in models(plan, variance).values()]
+    return [cell for model, forest in points for cell in plan.probe(model, forest)]
 
 
-def _probe(plan: Plan, variance: str, dim: int | None) -> list[Cell]:
-    """Of cross variance the runs that figure 2 has; own variance needs no forest."""
-    return plan.probe(gaussian(dim, variance), forest=variance == "cross")
+def relative(results: pd.DataFrame, model: Model) -> pd.Series:
+    """Divide the noise's variance by that of the means from image to image, so that the scale of z cancels."""
+    return probed(results, model, "variance") / probed(results, model, "spread")
 
 
-def probed(plan: Plan, variance: str, dim: int | None, metric: str) -> BySeed:
-    return values(_probe(plan, variance, dim), metric)
+def table(plan: Plan, results: pd.DataFrame) -> pd.DataFrame:
+    """Make a table with a row for each variance and width."""
 
+    def by_seed(values: pd.Series) -> str | None:
+        return ", ".join(f"{value:.2g}" for value in values) or None
 
-def relative(plan: Plan, variance: str, dim: int | None) -> BySeed:
-    """The noise's variance over that of the means from image to image, which the scale of z cancels from."""
-    columns = (probed(plan, variance, dim, metric) for metric in ("variance", "spread"))
-    return combine(lambda noise, spread: noise / spread, *columns)
-
-
-def _significant(column: BySeed) -> str:
-    return ", ".join(f"{value:.2g}" for value in column.values()) or "not run yet"
-
-
-def markdown(plan: Plan) -> str:
-    rows = [
-        [
-            f"{variance}, {plan.width(dim)}",
-            cell(probed(plan, variance, dim, "linear.z").values()),
-            _significant(probed(plan, variance, dim, "variance")),
-            _significant(relative(plan, variance, dim)),
-        ]
+    return pd.DataFrame(
+        {
+            "variance, width": f"{variance}, {width}",
+            "linear on z (%)": shown(probed(results, model, "linear.z")),
+            "aggregate variance, by seed": by_seed(probed(results, model, "variance")),
+            "over that of the means": by_seed(relative(results, model)),
+        }
         for variance in LABELS
-        for dim in _dims(plan, variance)
-    ]
-    head = ["variance, width", "linear on z (%)", "aggregate variance, by seed", "over that of the means"]
-    return f"{drawing.table(head, rows)}\n\n{PUBLISHED}"
-
-
-def draw(plan: Plan) -> Figure:
-    figure, axes = drawing.panels(3)
-    names = (
-        "frozen, linear on z, test top-1 (%)",
-        "aggregate variance of q(z|x)",
-        "variance over that of the means",
+        for width, model in models(plan, variance).items()
     )
-    for style, (variance, label) in enumerate(LABELS.items()):
-        dims = _dims(plan, variance)
-        widths = sorted(plan.width(dim) for dim in dims)
-        columns = (
-            [probed(plan, variance, dim, "linear.z") for dim in dims],
-            [probed(plan, variance, dim, "variance") for dim in dims],
-            [relative(plan, variance, dim) for dim in dims],
-        )
-        drawing.line(axes[0], widths, columns[0], style, label, nudge=0.03 * style)
-        for axis, column in zip(axes[1:], columns[1:], strict=True):
-            drawing.scatter(axis, widths, column, style, label)
+
+
+def draw(plan: Plan, results: pd.DataFrame) -> Figure:
+    """Draw accuracy, aggregate variance, and its ratio to the variance of the means, by width."""
+    figure = Figure(figsize=(13.2, 4))
+    axes = figure.subplots(1, 3)
+    for i, (variance, label) in enumerate(LABELS.items()):
+        points = models(plan, variance)
+        x = [width * (1 + 0.03 * i) for width in points]
+        line(axes[0], x, [probed(results, model, "linear.z") for model in points.values()], label)
+        _draw_seeds(axes[1], x, [probed(results, model, "variance") for model in points.values()])
+        _draw_seeds(axes[2], x, [relative(results, model) for model in points.values()])
+    names = ("linear probe on z, test top-1 (%)", "aggregate variance of q(z|x)", "variance over that of the means")
     for axis, name in zip(axes, names, strict=True):
-        drawing.ticks(axis, [plan.width(dim) for dim in plan.tier.bottlenecks()])
-        axis.set(xlabel="width of the Gaussian bottleneck", ylabel=name)
+        log_ticks(axis, models(plan, "cross"))
+        axis.set(xlabel="width of the Gaussian bottleneck (dimensions)", ylabel=name)
     for axis in axes[1:]:
         axis.set_yscale("log")
-    drawing.legend(axes[1], loc="best")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
+
+
+def _draw_seeds(axis: Axes, x: list[float], columns: list[pd.Series]) -> None:
+    """Draw every seed, and a line through the geometric means: the numbers span orders of magnitude."""
+    (means,) = axis.plot(x, [np.exp(np.log(column).mean()) for column in columns])
+    for place, column in zip(x, columns, strict=True):
+        axis.plot([place] * len(column), column, means.get_marker(), color=means.get_color(), alpha=0.7)
+    means.set_marker("none")

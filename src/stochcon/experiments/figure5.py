@@ -2,77 +2,64 @@
 
 from __future__ import annotations
 
+import pandas as pd
 from matplotlib.figure import Figure
 
-from stochcon.experiments import drawing, table1
-from stochcon.experiments.grid import Cell, values
-from stochcon.experiments.intervals import cell, interval
-from stochcon.experiments.plan import BySeed, Plan
-from stochcon.experiments.tiers import SIMCLR, bernoulli
-from stochcon.train.classifier import Mode
+from stochcon.experiments.cell import Cell
+from stochcon.experiments.drawing import line
+from stochcon.experiments.plans import SIMCLR, Plan, bernoulli
+from stochcon.experiments.results import best, interval, shown, values
+from stochcon.experiments.table1 import SUPERVISED
 
 TITLE = "Figure 5: more fine-tuning of SimCLR, and a supervised Bernoulli layer"
 PUBLISHED = (
     "The paper: SimCLR, fine-tuned on ImageNet for 20, 40, 60, 80 or 100 epochs, does not exceed 76.37 (StochCon: "
     "77.49). On CIFAR-10 StochCon (96.42) is 1.78 above a supervised ResNet-50 with a Bernoulli layer."
 )
+OURS = "StochCon Bernoulli, fine-tuned"
 
 
 def cells(plan: Plan) -> list[Cell]:
-    simclr = [c for epochs in plan.tier.longer for c in plan.classify(SIMCLR, "finetune", 1.0, epochs)]
-    tuned = plan.lengths("finetune", 1.0)
-    stochcon = [c for epochs in tuned for c in plan.classify(bernoulli(), "finetune", 1.0, epochs)]
-    supervised = [
-        c
-        for mode in table1.SUPERVISED.values()
-        for epochs in plan.lengths(mode, 1.0)
-        for c in plan.classify(SIMCLR, mode, 1.0, epochs)
-    ]
-    return simclr + stochcon + supervised
+    """List the runs of the figure."""
+    simclr = [c for epochs in plan.longer for c in plan.classify(SIMCLR, "finetune", 1.0, epochs)]
+    supervised = [c for mode in SUPERVISED.values() for c in plan.choices(SIMCLR, mode, 1.0)]
+    return [*simclr, *plan.choices(bernoulli(), "finetune", 1.0), *supervised]
 
 
-def longer(plan: Plan) -> list[BySeed]:
-    """SimCLR's test top-1 of each length."""
-    return [
-        values(plan.classify(SIMCLR, "finetune", 1.0, epochs), "test.top1") for epochs in plan.tier.longer
-    ]
+def longer(plan: Plan, results: pd.DataFrame) -> dict[int, pd.Series]:
+    """Select SimCLR's test top-1 for each length of fine-tuning, one number a seed."""
+    where = {"model": SIMCLR.name, "task": "finetune", "labels": 1.0, "metric": "test.top1"}
+    return {epochs: values(results, epochs=epochs, **where) for epochs in plan.longer}
 
 
-def stochcon(plan: Plan) -> BySeed:
-    return plan.best(bernoulli(), "finetune", 1.0)
+def others(plan: Plan, results: pd.DataFrame) -> dict[str, pd.Series]:
+    """Select the test top-1 of StochCon and of supervised training, one number a seed."""
+    ours = {OURS: best(plan, results, bernoulli(), "finetune", 1.0)}
+    return ours | {name: best(plan, results, SIMCLR, mode, 1.0) for name, mode in SUPERVISED.items()}
 
 
-def supervised(plan: Plan, mode: Mode) -> BySeed:
-    return plan.best(SIMCLR, mode, 1.0)
+def table(plan: Plan, results: pd.DataFrame) -> pd.DataFrame:
+    """Make a table of both panels."""
+    rows = {f"SimCLR, fine-tuned for {epochs} epochs": top1 for epochs, top1 in longer(plan, results).items()}
+    rows |= others(plan, results)
+    return pd.DataFrame({plan.data: rows.keys(), "test top-1 (%)": [shown(top1) for top1 in rows.values()]})
 
 
-def markdown(plan: Plan) -> str:
-    rows = [
-        [f"SimCLR, fine-tuned for {epochs} epochs", cell(column.values())]
-        for epochs, column in zip(plan.tier.longer, longer(plan), strict=True)
-    ]
-    rows += [["StochCon Bernoulli, fine-tuned", cell(stochcon(plan).values())]]
-    rows += [[name, cell(supervised(plan, mode).values())] for name, mode in table1.SUPERVISED.items()]
-    return f"{drawing.table([plan.data, 'test top-1 (%)'], rows)}\n\n{PUBLISHED}"
-
-
-def draw(plan: Plan) -> Figure:
-    figure, (left, right) = drawing.panels(2)
-    drawing.line(left, list(plan.tier.longer), longer(plan), 1, "SimCLR")
-    ours = interval(stochcon(plan).values())
-    if ours:
-        left.axhline(ours.mean, color="black", linewidth=1.4, label="StochCon, chosen on validation")
-        if ours.n > 1:
-            left.axhspan(ours.low, ours.high, color="black", alpha=0.12, linewidth=0)
+def draw(plan: Plan, results: pd.DataFrame) -> Figure:
+    """Draw SimCLR's top-1 by length against StochCon's, and beside it the two ways of supervised training."""
+    figure = Figure(figsize=(8.8, 4))
+    left, right = figure.subplots(1, 2, sharey=True)
+    tuned, rest = longer(plan, results), others(plan, results)
+    mean, half, n = interval(rest[OURS])
+    left.plot(plan.longer, [mean] * len(plan.longer), marker="none", label="StochCon, chosen on validation")
+    if n > 1:
+        left.axhspan(mean - half, mean + half, color="C0", alpha=0.12, linewidth=0)
+    line(left, list(tuned), tuned.values(), "SimCLR")
     left.set(xlabel="epochs of fine-tuning", ylabel="test top-1 (%)", title=f"All labels, {plan.data}")
-    left.set_xticks(plan.tier.longer)
-    drawing.legend(left)
-    bars = {name: supervised(plan, mode) for name, mode in table1.SUPERVISED.items()}
-    bars["StochCon, fine-tuned"] = stochcon(plan)
-    for place, (name, column) in enumerate(bars.items()):
-        drawing.line(right, [place], [column], place, name)
-    right.set_xticks(
-        range(len(bars)), [name.replace(" with ", "\nwith ").replace(", ", ",\n") for name in bars]
-    )
-    right.set(ylabel="test top-1 (%)", title="The Bernoulli layer alone", xlim=(-0.5, len(bars) - 0.5))
+    left.set_xticks(plan.longer)
+    left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
+    for place, (name, top1) in enumerate(rest.items()):
+        line(right, [place], [top1], name)
+    right.set_xticks(range(len(rest)), ["StochCon,\nfine-tuned", "Supervised", "Supervised with\na Bernoulli layer"])
+    right.set(title="The Bernoulli layer alone", xlim=(-0.5, len(rest) - 0.5))
     return figure

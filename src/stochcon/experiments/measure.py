@@ -1,14 +1,13 @@
-"""What is done and measured in one run of a grid."""
+"""Do one run of a grid, and measure it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from stochcon import runs
 from stochcon.config import Config
@@ -16,52 +15,55 @@ from stochcon.data import sets as data
 from stochcon.data.images import stratified_subset
 from stochcon.evaluation import probes
 from stochcon.evaluation.features import extract
+from stochcon.experiments.cell import Cell
+from stochcon.experiments.plans import has_bits
 from stochcon.method.model import StochCon
 from stochcon.parallel import rank
 from stochcon.runs import load_model
-from stochcon.train.classifier import Mode
 from stochcon.train.classify import CROP, LEARNING_RATE, classify
 from stochcon.train.pretrain import pretrain
 
-COUNTED = 1000
-"""Images of each split on which active bits are counted during training."""
+LOOKS = "bits.jsonl"
+COUNTED = 1000  # images of each split on which the active bits are counted during training
 
 
-class ActiveBits:
-    """Figure 4: the share of ones among the bits of train and test images, in per cent, along a pretraining.
+def measure(cell: Cell) -> dict[str, Any]:
+    """Do what a cell says, its pretraining first if that is not done, and return what was measured."""
+    metrics = pretrained(cell.config, cell.directory)
+    if cell.task == "pretrain":
+        return metrics
+    return probed(cell) if cell.task == "probe" else classified(cell)
 
-    After the first step, and as often as there are checkpoints; into bits.jsonl of the run.
+
+def count_active(config: Config, directory: Path) -> Callable[[int, StochCon], None]:
+    """Make an observer of a pretraining for figure 4: the share of ones among an image's bits, in per cent.
+
+    It counts on train and test images after the first step and at every checkpoint, into bits.jsonl of the run.
     """
+    pixels = {split: data.load(config.data, split).pixels for split in ("train", "test")}
+    some = {split: x[:: -(-len(x) // COUNTED)] for split, x in pixels.items()}
 
-    def __init__(self, config: Config, directory: Path):
-        self.config, self.path = config, directory / "bits.jsonl"
-        self.images = {split: data.load(config.data, split).pixels for split in ("train", "test")}
-        self.log: runs.Log | None = None
-
-    def __call__(self, step: int, model: StochCon) -> None:
-        if rank() or not (step == 1 or step % self.config.checkpoint_every == 0):
+    def look(step: int, model: StochCon) -> None:
+        if rank() or not (step == 1 or step % config.checkpoint_every == 0):
             return
-        if self.log is None:  # what a resumed run will write again is dropped
-            self.log = runs.Log(self.path, step - 1)
-        self.log.append({"step": step} | {split: self.active(model, x) for split, x in self.images.items()})
+        bits = {split: extract(model, x, config.views).bits for split, x in some.items()}
+        counts = {k: round(probes.count_bits(x)["active"], 3) for k, x in bits.items() if x is not None}
+        runs.Log(directory / LOOKS, step - 1).append({"step": step} | counts)  # drops what is done again
 
-    def active(self, model: StochCon, pixels: Tensor) -> float:
-        bits = extract(model, pixels[:: -(-len(pixels) // COUNTED)], self.config.views).bits
-        assert bits is not None
-        return round(probes.count_bits(bits)["active"], 3)
+    return look
 
 
 def pretrained(config: Config, directory: Path) -> dict[str, Any]:
-    """Train, or go on; the last loss, and the active bits along training of a latent that has bits."""
+    """Pretrain, or go on; return the last loss, and the active bits along training if the latent has bits."""
     if not (directory / runs.MODEL).exists():
-        observe = ActiveBits(config, directory) if config.latent.kind == "bernoulli" else None
+        observe = count_active(config, directory) if has_bits(config.latent) else None
         resume = (directory / runs.CONFIG).exists()
         pretrain(config, directory, resume=resume, progress=False, observe=observe)
     last = _lines(directory / runs.LOG)[-1]
     metrics: dict[str, Any] = {"loss": last["loss"]}
-    if config.latent.kind == "bernoulli":
-        looks = _lines(directory / "bits.jsonl")
+    if (directory / LOOKS).exists():
         per_epoch = last["step"] / config.epochs
+        looks = _lines(directory / LOOKS)
         metrics["active"] = [look | {"epoch": round(look["step"] / per_epoch, 3)} for look in looks]
     return metrics
 
@@ -70,66 +72,55 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def probed(directory: Path, units: Sequence[int], forest_images: int) -> dict[str, Any]:
-    """Frozen features on the test images: linear probes, the forest by units, active bits, aggregate variance.
+def probed(cell: Cell) -> dict[str, float]:
+    """Measure the frozen features of the test images.
 
-    linear.NAME: logistic regression, in per cent, of h, z and bits. forest.K: F1 on K units, of the bits or
-    the mean, and forest.all on all of them; no units: no forest. variance: of q(z|x); spread: of z from image to image.
+    Returns:
+        `linear.NAME`: top-1 of logistic regression on h, z and bits, in per cent. `forest.K`: F1 of a random
+        forest on K units of the bits, or else of the mean, and `forest.all` on all of them. `variance`: the
+        aggregate variance of q(z|x). `spread`: the variance of z from image to image. And counts of the bits.
     """
-    model, config = load_model(directory)
+    model, config = load_model(cell.directory)
     train, test = data.load(config.data, "train"), data.load(config.data, "test")
     assert train.labels is not None and test.labels is not None
     a, b = extract(model, train.pixels, config.views), extract(model, test.pixels, config.views)
-    metrics = {"linear.h": probes.linear_top1(a.h, train.labels, b.h, test.labels)}
-    if a.z is not None and b.z is not None:
-        metrics["linear.z"] = probes.linear_top1(a.z, train.labels, b.z, test.labels)
-        metrics["variance"] = probes.aggregate_variance(b.uncertainty)
-        metrics["spread"] = b.z.double().var(0).mean().item()
+    pairs = {"h": (a.h, b.h), "z": (a.z, b.z), "bits": (a.bits, b.bits)}
+    metrics: dict[str, float] = {
+        f"linear.{name}": probes.linear_top1(x, train.labels, y, test.labels)
+        for name, (x, y) in pairs.items()
+        if x is not None and y is not None
+    }
+    if b.z is not None:
+        metrics |= {"variance": probes.aggregate_variance(b.uncertainty)}
+        metrics |= {"spread": b.z.double().var(0).mean().item()}
     code = b.z if b.bits is None else b.bits
-    if code is not None and units:
-        chosen = torch.tensor(stratified_subset(test.labels.numpy(), forest_images))
+    if code is not None and cell.units:
+        chosen = torch.tensor(stratified_subset(test.labels.numpy(), cell.images or len(test)))
         width = code.shape[1]
-        counts = [count for count in units if count < width] + [width]
+        counts = [count for count in cell.units if count < width] + [width]
         scores = probes.forest_f1(code[chosen], test.labels[chosen], counts)
-        metrics |= {f"forest.{count}": scores[count] for count in counts}
-        metrics["forest.all"] = scores[width]
-    if a.bits is not None and b.bits is not None:
-        metrics["linear.bits"] = probes.linear_top1(a.bits, train.labels, b.bits, test.labels)
+        metrics |= {f"forest.{count}": scores[count] for count in counts} | {"forest.all": scores[width]}
+    if b.bits is not None:
         metrics |= probes.count_bits(b.bits)
     return {name: round(float(value), 5) for name, value in metrics.items()}
 
 
-def classified(
-    directory: Path,
-    mode: Mode,
-    labels: float,
-    epochs: int,
-    batch_size: int,
-    rates: tuple[float, ...] | None = None,
-    crop: tuple[float, float] | None = None,
-) -> dict[str, Any]:
-    """Appendix A.3 or A.2 for one length: top-1 in per cent on validation, for choosing, and on test.
-
-    Of several learning rates the best on validation.
-    """
-    out = directory / f"{mode}-{labels:g}-{epochs}epochs"
+def classified(cell: Cell) -> dict[str, Any]:
+    """Train the classifier of appendix A.3 or A.2; return its top-1 on validation, for choosing, and on test."""
+    assert cell.labels and cell.epochs and cell.task != "pretrain" and cell.task != "probe"
     result = classify(
-        directory,
-        mode,
-        labels=labels,
-        epochs=[epochs],
-        lr=rates or (LEARNING_RATE,),
-        crop=crop or CROP,
-        batch_size=batch_size,
-        out=out,
+        cell.directory,
+        cell.task,
+        labels=cell.labels,
+        epochs=[cell.epochs],
+        lr=cell.lr or (LEARNING_RATE,),
+        crop=cell.crop or CROP,
+        batch_size=cell.batch_size,
+        out=cell.directory / f"{cell.task}-{cell.labels:g}-{cell.epochs}epochs",
         progress=False,
     )
     best = max(result["validation"], key=lambda trial: trial["top1"])
-    scores = {"validation": best, "test": result["test"]}
-    metrics = {
-        f"{split}.{name}": score[name]
-        for split, score in scores.items()
-        for name in ("top1", "bits", "h")
-        if name in score
-    }
-    return {"images": result["images"], "lr": result["chosen_lr"]} | metrics
+    metrics = {"images": result["images"], "lr": result["chosen_lr"]}
+    for split, scores in {"validation": best, "test": result["test"]}.items():
+        metrics |= {f"{split}.{name}": scores[name] for name in ("top1", "bits", "h") if name in scores}
+    return metrics

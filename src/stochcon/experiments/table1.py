@@ -2,88 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
+import pandas as pd
 from matplotlib.figure import Figure
 
-from stochcon.experiments import drawing
-from stochcon.experiments.grid import Cell
-from stochcon.experiments.intervals import cell
-from stochcon.experiments.plan import BySeed, Plan
-from stochcon.experiments.tiers import EXTENDED, SIMCLR, Model, bernoulli, gaussian
+from stochcon.experiments.cell import Cell
+from stochcon.experiments.drawing import line, log_ticks
+from stochcon.experiments.plans import EXTENDED, SIMCLR, Model, Plan, bernoulli, gaussian, has_bits
+from stochcon.experiments.results import best, shown
 from stochcon.train.classifier import Mode
 
 TITLE = "Table 1: test top-1 in per cent"
-
-PUBLISHED = {
+PUBLISHED = "The paper's numbers are fine-tuned / frozen."
+PAPERS = ("paper: CIFAR-10", "paper: ImageNet, R50", "paper: ImageNet, R200")
+TOP1 = {
     "StochCon Bernoulli": ("96.42 / 91.96", "77.49 / 67.00", "80.24 / 64.25"),
-    "StochCon Gaussian": ("96.08 / 92.40", "–", "–"),
-    "Supervised": ("95.00", "76.13", "78.34"),
+    "StochCon Gaussian": ("96.08 / 92.40", None, None),
     "SimCLR": ("94.35 / 91.67", "76.37 / 71.34", "79.82 / 73.52"),
+    "Supervised": ("95.00", "76.13", "78.34"),
 }
-"""The paper's: CIFAR-10 with ResNet-50, ImageNet with ResNet-50 and with ResNet-200; fine-tuned / frozen."""
-
 NAMES = {
     bernoulli(): "StochCon Bernoulli",
     gaussian(): "StochCon Gaussian",
     SIMCLR: "SimCLR",
     EXTENDED: "StochCon Bernoulli, with our extensions",
 }
+MODES: dict[Mode, str] = {"finetune": "fine-tuned", "frozen": "frozen"}
 SUPERVISED: dict[str, Mode] = {
     "Supervised": "supervised",
     "Supervised with a Bernoulli layer": "supervised-bernoulli",
 }
 
 
+def rows(plan: Plan, mode: Mode) -> dict[str, tuple[Model, Mode, str]]:
+    """Name the rows of one half of the table: model, mode, and the reading of the head, `top1` or `bits`.
+
+    Supervised training belongs to the fine-tuned half.
+    """
+    named: dict[str, tuple[Model, Mode, str]] = {}
+    for model in plan.models:
+        named[NAMES[model]] = model, mode, "top1"
+        if has_bits(model.latent):
+            named[f"{NAMES[model]}, rounded to bits"] = model, mode, "bits"
+    if mode == "finetune":
+        named |= {name: (SIMCLR, each, "top1") for name, each in SUPERVISED.items()}
+    return named
+
+
 def cells(plan: Plan) -> list[Cell]:
-    def of(model: Model, mode: Mode) -> Iterator[Cell]:
-        for labels in plan.tier.lengths:
-            for epochs in plan.lengths(mode, labels):
-                yield from plan.classify(model, mode, labels, epochs)
-
-    modes: tuple[Mode, ...] = ("finetune", "frozen")
-    pretrained = [c for model in plan.tier.models[plan.data] for mode in modes for c in of(model, mode)]
-    return pretrained + [c for mode in SUPERVISED.values() for c in of(SIMCLR, mode)]
+    """List the runs of the table."""
+    asked = [(row, share) for mode in MODES for row in rows(plan, mode).values() for share in plan.lengths]
+    return [cell for (model, mode, _), share in asked for cell in plan.choices(model, mode, share)]
 
 
-def lines(plan: Plan) -> dict[str, dict[Mode, list[BySeed]]]:
-    """By row, fine-tuned and frozen, one column a share of the labels. A supervised row has been tuned throughout."""
-    shares = plan.tier.lengths
-    rows: dict[str, dict[Mode, list[BySeed]]] = {}
-    modes: tuple[Mode, ...] = ("finetune", "frozen")
-    for model in plan.tier.models[plan.data]:
-        rows[NAMES[model]] = {mode: [plan.best(model, mode, share) for share in shares] for mode in modes}
-        if model.latent.kind == "bernoulli":
-            rows[f"{NAMES[model]}, rounded to bits"] = {
-                mode: [plan.best(model, mode, share, "bits") for share in shares] for mode in modes
-            }
-    for name, mode in SUPERVISED.items():
-        rows[name] = {"finetune": [plan.best(SIMCLR, mode, share) for share in shares]}
-    return rows
+def table(plan: Plan, results: pd.DataFrame) -> pd.DataFrame:
+    """Make the table, with the paper's numbers on the right."""
+    columns = {
+        f"{heading}, {share:.0%}": {
+            name: shown(best(plan, results, model, each, share, reading))
+            for name, (model, each, reading) in rows(plan, mode).items()
+        }
+        for mode, heading in MODES.items()
+        for share in plan.lengths
+    }
+    published = pd.DataFrame.from_dict(TOP1, orient="index", columns=PAPERS)
+    return pd.DataFrame(columns).join(published).rename_axis(plan.data).reset_index()
 
 
-def markdown(plan: Plan) -> str:
-    shares = plan.tier.lengths
-    head = [plan.data, *(f"{mode}, {share:.0%}" for mode in ("fine-tuned", "frozen") for share in shares)]
-    head += ["paper: CIFAR-10", "paper: ImageNet, R50", "paper: ImageNet, R200"]
-    rows = []
-    for name, columns in lines(plan).items():
-        frozen = [cell(c.values()) for c in columns["frozen"]] if "frozen" in columns else ["–"] * len(shares)
-        tuned = [cell(c.values()) for c in columns["finetune"]]
-        rows.append([name, *tuned, *frozen, *PUBLISHED.get(name, ("–", "–", "–"))])
-    return drawing.table(head, rows)
-
-
-def draw(plan: Plan) -> Figure:
-    shares = [100 * share for share in plan.tier.lengths]
-    figure, axes = drawing.panels(2, height=4.2)
-    modes: tuple[Mode, ...] = ("finetune", "frozen")
-    shown = {name: columns for name, columns in lines(plan).items() if not name.endswith("bits")}
-    for axis, mode, title in zip(axes, modes, ("fine-tuned", "frozen"), strict=True):
-        for style, (name, columns) in enumerate(shown.items()):
-            if mode in columns:
-                drawing.line(axis, shares, columns[mode], style, name, nudge=0.05 * (style - 2))
-        drawing.ticks(axis, shares)
+def draw(plan: Plan, results: pd.DataFrame) -> Figure:
+    """Draw top-1 against the share of labels."""
+    figure = Figure(figsize=(8.8, 4.2))
+    axes = figure.subplots(1, 2)
+    percents = [100 * share for share in plan.lengths]
+    for axis, (half, title) in zip(axes, MODES.items(), strict=True):
+        drawn = {name: row for name, row in rows(plan, half).items() if row[-1] == "top1"}
+        for i, (name, (model, mode, _)) in enumerate(drawn.items()):
+            top1 = [best(plan, results, model, mode, share) for share in plan.lengths]
+            line(axis, [x * (1 + 0.05 * (i - 2)) for x in percents], top1, name)
+        log_ticks(axis, percents)
         axis.set(xlabel="labels in use (%)", ylabel="test top-1 (%)", title=f"{title}, {plan.data}")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure

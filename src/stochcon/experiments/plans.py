@@ -1,0 +1,188 @@
+"""Plans of the paper's experiments on a data set: for a CPU, and at the paper's own size.
+
+A plan says which images, how large a network and how long; the figures say which models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stochcon.config import Backbone, Config, Data, Head, Latent, Optimizer, Views
+from stochcon.experiments.cell import Cell
+from stochcon.recipebook import cifar10, recipe
+from stochcon.train.classifier import Mode
+
+
+class Model(NamedTuple):
+    """A row of a table or a line of a figure: the latent between the backbone and the head, and its name."""
+
+    name: str
+    latent: Latent
+
+
+def has_bits(latent: Latent) -> bool:
+    """Say whether samples of a latent are bits."""
+    return latent.kind == "bernoulli"
+
+
+def bernoulli(dim: int | None = None, placement: str = "top", hard: bool = False) -> Model:
+    """Name a Bernoulli latent; by default soft and on top, as the paper has it with a bottleneck."""
+    latent = Latent.model_validate({"dim": dim, "placement": placement, "hard": hard})
+    return Model(f"bernoulli-{'hard' if hard else 'soft'}-{placement}-{dim or 'full'}", latent)
+
+
+def gaussian(dim: int | None = None, variance: str = "cross") -> Model:
+    """Name a Gaussian latent, which reads its variance from the opposing view ("cross") or from its "own"."""
+    latent = Latent.model_validate({"kind": "gaussian", "dim": dim, "placement": "top", "variance": variance})
+    return Model(f"gaussian-{variance}-{dim or 'full'}", latent)
+
+
+SIMCLR = Model("simclr", Latent(kind="deterministic"))
+# Not the paper's: a Bernoulli with the two extensions of this project.
+EXTENDED = Model("bernoulli-extended", Latent(placement="top", hard=False, logit_scale=4, decorrelation=0.05))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The experiments on one data set. Methods that return cells return one for each seed."""
+
+    config: Config  # of SimCLR's pretraining; the other models differ in the latent alone
+    images: int  # how many it trains on
+    models: tuple[Model, ...]  # the rows of table 1
+    full: int  # the width of h, and so of a latent without a bottleneck
+    widths: tuple[int, ...]  # the bottlenecks of figures 2 and 3, ascending
+    own: tuple[int | None, ...]  # the widths at which figure 3 has own variance too; None is the full width
+    narrow: int  # the bottleneck of figure 4
+    lengths: dict[float, tuple[int, ...]]  # by share of the labels, the epochs that table 1 chooses from
+    rates: dict[float, tuple[float, ...]]  # and the learning rates of supervised training
+    longer: tuple[int, ...]  # the epochs for which figure 5 fine-tunes SimCLR
+    batch_size: int  # of classification
+    forest_images: int  # test images on which the forest is cross-validated
+    looks: int  # how often the active bits are counted during pretraining
+    crop: tuple[float, float] | None = None  # the share that random crops of classification cover
+    units: tuple[int, ...] = (2, 4, 8, 11, 16, 32, 64)  # the numbers of units that figure 2 gives to a forest
+    few: int = 11  # the number of units at which widths are compared
+    seeds: tuple[int, ...] = ()
+
+    @property
+    def data(self) -> str:
+        """The name of the data set: the recipe's without the tier."""
+        return self.config.recipe.partition("-")[2]
+
+    @property
+    def bottlenecks(self) -> tuple[int | None, ...]:
+        """The widths of figures 2 and 3; None is the full width."""
+        return (*self.widths, None)
+
+    def with_seeds(self, seeds: Iterable[int]) -> Plan:
+        """Return the same experiments with these seeds."""
+        return replace(self, seeds=tuple(seeds))
+
+    def cells(self, model: Model, **measured: Any) -> list[Cell]:
+        """List the pretrainings of a model, or what is `measured` of them."""
+        steps = self.images // self.config.batch_size * self.config.epochs
+        changed = {"latent": model.latent, "checkpoint_every": max(1, steps // self.looks)}
+        configs = [self.config.model_copy(update=changed | {"seed": seed}) for seed in self.seeds]
+        return [Cell(model.name, config, **({"images": self.images} | measured)) for config in configs]
+
+    def probe(self, model: Model, forest: bool = True) -> list[Cell]:
+        """List the measurements of a model's frozen features."""
+        return self.cells(
+            model, task="probe", units=self.units if forest else (), images=self.forest_images
+        )
+
+    def classify(self, model: Model, mode: Mode, labels: float, epochs: int) -> list[Cell]:
+        """List the classifiers of one length that start from a model."""
+        settings = {"labels": labels, "epochs": epochs, "batch_size": self.batch_size, "crop": self.crop}
+        lr = self.rates[labels] if mode.startswith("supervised") else None
+        return self.cells(model, task=mode, lr=lr, **settings)
+
+    def tried(self, mode: Mode, labels: float) -> tuple[int, ...]:
+        """Say which lengths are tried; supervised training starts from nothing and has twice the longest."""
+        lengths = self.lengths[labels]
+        return (2 * max(lengths),) if mode.startswith("supervised") else lengths
+
+    def choices(self, model: Model, mode: Mode, labels: float) -> list[Cell]:
+        """List the classifiers of all lengths, among which validation chooses."""
+        return [c for epochs in self.tried(mode, labels) for c in self.classify(model, mode, labels, epochs)]
+
+    def with_pretraining(self, cells: Iterable[Cell]) -> list[Cell]:
+        """List the cells, each once, after the pretrainings that they need."""
+        needed = list(cells)
+        first = [Cell(cell.model, cell.config, images=self.images) for cell in needed]
+        return list(dict.fromkeys([*first, *needed]))
+
+
+def _small(name: str, epochs: int) -> Config:
+    """Shorten a recipe; validation images are held out, because lengths are chosen on them."""
+    base = recipe(name)
+    data = base.data.model_copy(update={"limit": 6000, "holdout": True})
+    changed = {"recipe": f"cpu-{name}", "data": data, "epochs": epochs, "batch_size": 128}
+    return base.model_copy(update=changed)
+
+
+PHOTOGRAPHS = Plan(
+    config=_small("photographs", 8),
+    images=6000,
+    models=(bernoulli(), gaussian(), SIMCLR, EXTENDED),
+    full=256,
+    widths=(16, 64),
+    own=(16, None),
+    narrow=64,  # a quarter of the full width, as in the paper
+    lengths={1.0: (4, 12), 0.1: (60,), 0.01: (200,)},
+    rates={1.0: (3e-4,), 0.1: (3e-4,), 0.01: (3e-4, 1e-3)},
+    longer=(4, 8, 12, 18, 24),
+    batch_size=64,
+    forest_images=1800,
+    looks=10,
+)
+
+CIFAR10 = Plan(
+    config=cifar10().model_copy(update={"recipe": "paper-cifar10", "precision": "bf16-mixed"}),
+    images=45_000,
+    models=(bernoulli(), gaussian(), SIMCLR),
+    full=2048,
+    widths=(16, 64, 128, 256, 512, 1024),
+    own=(64, 512, None),
+    narrow=512,
+    lengths={1.0: (20, 60, 100), 0.1: (100,), 0.01: (200,)},  # the paper says figure 5's alone
+    rates=dict.fromkeys((1.0, 0.1, 0.01), (3e-4, 1e-3)),
+    longer=(20, 40, 60, 80, 100),
+    batch_size=1024,
+    forest_images=10_000,
+    looks=50,
+)
+
+
+def _imagenet(backbone: str) -> Plan:
+    """Plan ImageNet as SimCLR and DINO have it: 2 views of 224 and 8 of 96 pixels, 1000 epochs."""
+    config = Config(
+        recipe=f"paper-imagenet-{backbone}",
+        data=Data(name="folder", root=Path("data/imagenet"), size=256),
+        views=Views(global_size=224, local_size=96),
+        backbone=Backbone(name=backbone, stem="standard"),
+        head=Head(hidden=2048, dim=128),
+        optimizer=Optimizer(name="lars", lr=4.8, weight_decay=1e-6, warmup=10),
+        temperature=0.1,
+        batch_size=4096,
+        epochs=1000,
+        precision="bf16-mixed",
+    )
+    return replace(CIFAR10, config=config, images=1_281_167, models=(bernoulli(), SIMCLR))
+
+
+# By tier and data set. Table 1 has every data set of a tier; figures have the first, unless told otherwise.
+TIERS: dict[str, dict[str, Plan]] = {
+    "cpu": {  # about three hours of two cores for three seeds, both data sets and all figures
+        "photographs": PHOTOGRAPHS,
+        "fashion-mnist": replace(PHOTOGRAPHS, config=_small("fashion-mnist", 12), crop=(0.6, 1.0)),
+    },
+    "paper": {
+        "cifar10": CIFAR10,
+        "imagenet-resnet50": _imagenet("resnet50"),
+        "imagenet-resnet200": _imagenet("resnet200"),
+    },
+}
