@@ -18,7 +18,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import RESULTS, Row
 from benchmarks.report import fill, table
-from stochcon.experiments import cost
 
 PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 
@@ -27,14 +26,14 @@ PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 class Machine:
     """Assumptions, none of them measured here: data sheets of an H100 node, and guesses where there is none."""
 
-    gpus: int = cost.Machine.gpus
+    gpus: int = 8
     node: int = 8
     """GPUs a node."""
     cores: float = 14
     """CPU cores a GPU, for decoding."""
-    flops: float = cost.Machine.peak
+    flops: float = 989e12
     """Dense bf16 operations a second, by the data sheet."""
-    utilisation: float = cost.Machine.utilisation
+    utilisation: float = 0.1
     """The share of them that a ResNet reaches: batch norm and ReLU wait for memory. A guess."""
     memory: float = 3.35e12 * 0.6
     """Bytes a second between a GPU and its memory: data sheet, times a guess of what is reached."""

@@ -153,10 +153,7 @@ def paper(arguments: list[str]) -> None:
         jobs: int = 1,
         redraw: bool = False,
         dry_run: bool = False,
-        gpus: int = 8,
-        utilisation: float = 0.1,
-        dollars: float = 3.0,
-    ) -> tuple[str, dict[str, Any], dict[str, float]]:
+    ) -> tuple[str, dict[str, Any]]:
         """Run a table or figure of the paper, what is done already excepted; draw it, and fill docs/replication.md.
 
         Args:
@@ -166,10 +163,7 @@ def paper(arguments: list[str]) -> None:
             data: Only this data set; by default those that the tier has for the figure.
             jobs: Runs at a time, each with one thread if more than one.
             redraw: Run nothing: pictures and tables from the results that are there.
-            dry_run: Only say what would run and what it would cost.
-            gpus: Of the paper's tier, for --dry-run.
-            utilisation: Share of a GPU's peak in use, for --dry-run.
-            dollars: For one GPU and hour, for --dry-run.
+            dry_run: Only say what would run.
         """
         grid = {
             "tier": tier,
@@ -179,13 +173,12 @@ def paper(arguments: list[str]) -> None:
             "redraw": redraw,
             "dry_run": dry_run,
         }
-        return what, grid, {"gpus": gpus, "utilisation": utilisation, "dollars": dollars}
+        return what, grid
 
-    what, grid, machine = parse(options, arguments, "stochcon paper")
-    from stochcon.experiments.cost import Machine
-    from stochcon.experiments.report import paper
+    what, grid = parse(options, arguments, "stochcon paper")
+    from stochcon.experiments.paper import paper
 
-    paper(what, machine=Machine(**machine), **grid)  # type: ignore[arg-type]
+    paper(what, **grid)
 
 
 def demo(arguments: list[str]) -> None:

@@ -56,7 +56,7 @@ class Cell:
         Example:
             >>> from stochcon.recipebook import recipe
             >>> config = recipe("photographs").model_copy(update={"epochs": 2})
-            >>> Cell("simclr", config, images=1000).work()  # 4 local views have as many pixels as a global one
+            >>> Cell("simclr", config, images=1000).work()  # 4 local views count as 1 global view
             6000.0
         """
         if self.task == "probe":

@@ -64,7 +64,7 @@ def draw(plan: Plan, results: pd.DataFrame) -> Figure:
         axis.axhline(50, color="0.6", linewidth=0.8, linestyle="-")
         for i, (name, model) in enumerate(models(plan).items()):
             points = counts(results, model, split)
-            shift = 0.01 * plan.config.epochs * (i - 2)
+            shift = 0.006 * plan.config.epochs * (i - 2)
             line(axis, [epoch + shift for epoch, _ in points], [column for _, column in points], name)
         axis.set(xlabel="epochs of pretraining", title=f"{split} images")
     axes[0].set_ylabel("ones among an image's bits (%)")

@@ -102,7 +102,9 @@ def _run_group(cells: list[Cell], grid: Sequence[Cell], began: tuple[float, floa
         remaining = sum(other.work() for other in left)
         minutes = (time.time() - start) * remaining / (60 * max(whole - remaining, 1))
         metrics = read(cell) or {}
-        shown = [f"{name} {metrics[name]:.2f}" for name in ("loss", "linear.h", "test.top1") if name in metrics]
+        shown = [
+            f"{name} {metrics[name]:.2f}" for name in ("loss", "linear.h", "test.top1") if name in metrics
+        ]
         if rank() == 0:
             print(
                 f"run {len(grid) - len(left)} of {len(grid)}: {cell}: {', '.join(shown)}; "

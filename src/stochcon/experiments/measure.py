@@ -16,7 +16,7 @@ from stochcon.data.images import stratified_subset
 from stochcon.evaluation import probes
 from stochcon.evaluation.features import extract
 from stochcon.experiments.cell import Cell
-from stochcon.experiments.plans import has_bits
+from stochcon.method.latents import LATENTS
 from stochcon.method.model import StochCon
 from stochcon.parallel import rank
 from stochcon.runs import load_model
@@ -56,7 +56,7 @@ def count_active(config: Config, directory: Path) -> Callable[[int, StochCon], N
 def pretrained(config: Config, directory: Path) -> dict[str, Any]:
     """Pretrain, or go on; return the last loss, and the active bits along training if the latent has bits."""
     if not (directory / runs.MODEL).exists():
-        observe = count_active(config, directory) if has_bits(config.latent) else None
+        observe = count_active(config, directory) if LATENTS[config.latent.kind].binary else None
         resume = (directory / runs.CONFIG).exists()
         pretrain(config, directory, resume=resume, progress=False, observe=observe)
     last = _lines(directory / runs.LOG)[-1]

@@ -23,11 +23,6 @@ class Model(NamedTuple):
     latent: Latent
 
 
-def has_bits(latent: Latent) -> bool:
-    """Say whether samples of a latent are bits."""
-    return latent.kind == "bernoulli"
-
-
 def bernoulli(dim: int | None = None, placement: str = "top", hard: bool = False) -> Model:
     """Name a Bernoulli latent; by default soft and on top, as the paper has it with a bottleneck."""
     latent = Latent.model_validate({"dim": dim, "placement": placement, "hard": hard})
@@ -90,9 +85,7 @@ class Plan:
 
     def probe(self, model: Model, forest: bool = True) -> list[Cell]:
         """List the measurements of a model's frozen features."""
-        return self.cells(
-            model, task="probe", units=self.units if forest else (), images=self.forest_images
-        )
+        return self.cells(model, task="probe", units=self.units if forest else (), images=self.forest_images)
 
     def classify(self, model: Model, mode: Mode, labels: float, epochs: int) -> list[Cell]:
         """List the classifiers of one length that start from a model."""

@@ -7,8 +7,9 @@ from matplotlib.figure import Figure
 
 from stochcon.experiments.cell import Cell
 from stochcon.experiments.drawing import line, log_ticks
-from stochcon.experiments.plans import EXTENDED, SIMCLR, Model, Plan, bernoulli, gaussian, has_bits
+from stochcon.experiments.plans import EXTENDED, SIMCLR, Model, Plan, bernoulli, gaussian
 from stochcon.experiments.results import best, shown
+from stochcon.method.latents import LATENTS
 from stochcon.train.classifier import Mode
 
 TITLE = "Table 1: test top-1 in per cent"
@@ -41,7 +42,7 @@ def rows(plan: Plan, mode: Mode) -> dict[str, tuple[Model, Mode, str]]:
     named: dict[str, tuple[Model, Mode, str]] = {}
     for model in plan.models:
         named[NAMES[model]] = model, mode, "top1"
-        if has_bits(model.latent):
+        if LATENTS[model.latent.kind].binary:
             named[f"{NAMES[model]}, rounded to bits"] = model, mode, "bits"
     if mode == "finetune":
         named |= {name: (SIMCLR, each, "top1") for name, each in SUPERVISED.items()}
