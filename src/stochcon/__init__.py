@@ -1,56 +1,45 @@
 """Stochastic contrastive learning: images to short, interpretable, uncertain codes, without labels."""
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stochcon.codes.encode import Encoder, encode, load
-    from stochcon.codes.file import Codes
-    from stochcon.codes.file import read as read_codes
-    from stochcon.codes.transformer import StochConTransformer
-    from stochcon.config import Config
-    from stochcon.data.sets import load as load_data
-    from stochcon.evaluation.curve import curve
-    from stochcon.evaluation.evaluate import evaluate
-    from stochcon.evaluation.features import Features, extract
-    from stochcon.exporters.export import export
-    from stochcon.exporters.hub import from_hub, to_hub
-    from stochcon.exporters.onnx import to_onnx
-    from stochcon.method.objective import info_nce
-    from stochcon.recipebook import recipe
-    from stochcon.runs import load_model
-    from stochcon.train.pretrain import pretrain
-
-__all__ = [
-    "Codes",
-    "Config",
-    "Encoder",
-    "Features",
-    "StochConTransformer",
-    "curve",
-    "encode",
-    "evaluate",
-    "export",
-    "extract",
-    "from_hub",
-    "info_nce",
-    "load",
-    "load_data",
-    "load_model",
-    "pretrain",
-    "read_codes",
-    "recipe",
-    "to_hub",
-    "to_onnx",
-]
+    from stochcon.codes.encode import Encoder as Encoder
+    from stochcon.codes.encode import encode as encode
+    from stochcon.codes.encode import load as load
+    from stochcon.codes.file import read as read_codes  # noqa: F401
+    from stochcon.codes.packed import Codes as Codes
+    from stochcon.codes.search import search as search
+    from stochcon.codes.transformer import StochConTransformer as StochConTransformer
+    from stochcon.config import Config as Config
+    from stochcon.data.sets import load as load_data  # noqa: F401
+    from stochcon.evaluation.curve import curve as curve
+    from stochcon.evaluation.evaluate import evaluate as evaluate
+    from stochcon.evaluation.features import Features as Features
+    from stochcon.evaluation.features import extract as extract
+    from stochcon.experiments.demo import demo as demo
+    from stochcon.experiments.report import paper as paper
+    from stochcon.exporters.export import export as export
+    from stochcon.exporters.hub import from_hub as from_hub
+    from stochcon.exporters.hub import to_hub as to_hub
+    from stochcon.exporters.onnx import to_onnx as to_onnx
+    from stochcon.method.objective import info_nce as info_nce
+    from stochcon.recipebook import recipe as recipe
+    from stochcon.recipebook import recipes as recipes
+    from stochcon.runs import load_model as load_model
+    from stochcon.train.classify import classify as classify
+    from stochcon.train.pretrain import pretrain as pretrain
 
 _HOMES = {
     "Codes": ("codes.packed", "Codes"),
     "Config": ("config", "Config"),
-    "Features": ("evaluation.features", "Features"),
     "Encoder": ("codes.encode", "Encoder"),
+    "Features": ("evaluation.features", "Features"),
     "StochConTransformer": ("codes.transformer", "StochConTransformer"),
+    "classify": ("train.classify", "classify"),
     "curve": ("evaluation.curve", "curve"),
+    "demo": ("experiments.demo", "demo"),
     "encode": ("codes.encode", "encode"),
     "evaluate": ("evaluation.evaluate", "evaluate"),
     "export": ("exporters.export", "export"),
@@ -60,17 +49,28 @@ _HOMES = {
     "load": ("codes.encode", "load"),
     "load_data": ("data.sets", "load"),
     "load_model": ("runs", "load_model"),
+    "paper": ("experiments.report", "paper"),
     "pretrain": ("train.pretrain", "pretrain"),
     "read_codes": ("codes.file", "read"),
     "recipe": ("recipebook", "recipe"),
+    "recipes": ("recipebook", "recipes"),
+    "search": ("codes.search", "search"),
     "to_hub": ("exporters.hub", "to_hub"),
     "to_onnx": ("exporters.onnx", "to_onnx"),
 }
+"""The module of each public name, and what it is called there."""
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    """Public names are imported when first used, so that `stochcon --help` need not wait for torch."""
+    """Import a public name when it is first used, so that `stochcon --help` need not wait for torch."""
+    if name == "__version__":
+        return version("stochcon")
     if name not in _HOMES:
         raise AttributeError(f"module 'stochcon' has no attribute {name!r}")
     module, attribute = _HOMES[name]
     return getattr(import_module(f"stochcon.{module}"), attribute)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,57 +1,257 @@
-"""The command line: one verb per row of the README, and errors in one line."""
+"""The command line: one typed function a verb, whose docstring is its help."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import indent
+from typing import Annotated, Any, Literal
 
+import tyro
 from pydantic import ValidationError
+from tyro.conf import DisallowNone, FlagCreatePairsOff, Positional
+from tyro.extras import SubcommandApp
 
-from stochcon import code_verbs, model_verbs
-from stochcon.config import explain
+import stochcon
+from stochcon.config import Config, explain
+from stochcon.pretrain_verb import fields_as_options, pretrain, starting_point
+from stochcon.program import computing, say_once
 
-USAGE = """\
-usage: stochcon VERB ...
+Flag = FlagCreatePairsOff[bool]
+MaybePath = DisallowNone[Path | None]
 
-  pretrain RECIPE     learn a representation without labels; --resume DIR goes on with a run
-  evaluate DIR        what a run's features and bits are worth, beside the baselines; --curve: by number of bits
-  encode DIR IMAGES   codes of a folder's, archive's or data set's images, as a Parquet file
-  search CODES QUERY  the images of a file of codes that are nearest to some
-  export DIR          the network as an ONNX file, or as a Hugging Face Hub folder
-  classify DIR        fine-tuned, frozen or from nothing, with all labels or few (A.3)
-  paper FIGURE        the paper's table1, figure2 ... figure5 or all: run, drawn, beside its numbers
-  demo                the main job, shortened, with a table and a picture
-  recipes             what can be pretrained, at what cost, with what result
 
-`stochcon VERB --help` says more; `stochcon pretrain RECIPE --help` lists every option."""
+def evaluate(
+    directories: Positional[tuple[Path, ...]],
+    split: Literal["test", "validation"] = "test",
+    curve: Flag = False,
+    baseline: MaybePath = None,
+    quiet: Flag = False,
+) -> None:
+    """Measure what a run's features and bits are worth, beside the baselines; writes metrics.json.
 
-VERBS: dict[str, Callable[[list[str]], None]] = {
-    "pretrain": model_verbs.pretrain,
-    "evaluate": model_verbs.evaluate,
-    "classify": model_verbs.classify,
-    "encode": code_verbs.encode,
-    "search": code_verbs.search,
-    "export": code_verbs.export,
-    "paper": model_verbs.paper,
-    "demo": model_verbs.demo,
-    "recipes": model_verbs.list_recipes,
-}
+    Args:
+        directories: A finished run; with --curve also several, of different numbers of bits.
+        split: The images to classify. Make choices on validation; read test once, at the end.
+        curve: Score against the number of bits instead; writes curve.json and curve.png.
+        baseline: The run whose h the curve's other codes quantise, say of SimCLR; by default the run itself.
+        quiet: Show no progress.
+    """
+    if not directories or (not curve and (len(directories) > 1 or baseline)):
+        raise ValueError("evaluate needs the directory of one run; several, and --baseline, are for --curve")
+    with computing():
+        if curve:
+            from stochcon.evaluation import curve as curves
+            from stochcon.evaluation.evaluate import of_split
+
+            print(curves.table(stochcon.curve(directories, baseline, split, progress=not quiet)))
+            print(f"\nThe picture is {directories[0] / of_split(curves.PICTURE, split)}")
+        else:
+            from stochcon.evaluation.evaluate import show
+
+            metrics = stochcon.evaluate(directories[0], split, progress=not quiet)
+            show(metrics, f"{directories[0]}, {split} images")
+
+
+def classify(
+    source: Positional[str],
+    mode: Literal["finetune", "frozen", "supervised", "supervised-bernoulli"],
+    labels: float = 1.0,
+    epochs: tuple[int, ...] = (10,),
+    lr: tuple[float, ...] = (3e-4,),
+    weight_decay: tuple[float, ...] = (0.0,),
+    crop: tuple[float, float] = (0.08, 1.0),
+    batch_size: DisallowNone[int | None] = None,
+    seed: DisallowNone[int | None] = None,
+    out: MaybePath = None,
+    quiet: Flag = False,
+) -> None:
+    """Train a linear head on a run, with or without its network; or train the same network from nothing.
+
+    After an interruption the same command goes on.
+
+    Args:
+        source: A finished run; in the supervised modes a recipe will do.
+        mode: The part to train; supervised-bernoulli has the layer of appendix A.2.
+        labels: Share of the training labels to use, the same of every class.
+        epochs: Lengths to try; the best on validation is tested.
+        lr: Learning rates to try with each length; the last 20 % of the steps use a tenth of it.
+        weight_decay: Weight decays to try with each of these.
+        crop: Smallest and largest share of the image's area that a random crop covers.
+        batch_size: Images a step; by default the run's.
+        seed: By default the run's.
+        out: Where classify-MODE-LABELS.json and the trials go; by default the run's directory.
+        quiet: Show no progress bar.
+    """
+    tried: dict[str, Any] = {"epochs": epochs, "lr": lr, "weight_decay": weight_decay, "crop": crop}
+    with computing("the same command again goes on from the last checkpoint"):
+        result = stochcon.classify(
+            source,
+            mode,
+            **tried,
+            labels=labels,
+            batch_size=batch_size,
+            seed=seed,
+            out=out,
+            progress=not quiet,
+        )
+    scores = ", ".join(f"{name} {value:.1f} %" for name, value in result["test"].items())
+    say_once(f"{mode}, {result['images']} labels, {result['chosen']} epochs, on test images: {scores}")
+
+
+def encode(
+    directory: Positional[Path],
+    images: Positional[str],
+    out: Path = Path("codes.parquet"),
+    split: DisallowNone[Literal["train", "validation", "test"] | None] = None,
+    batch_size: int = 512,
+    quiet: Flag = False,
+) -> None:
+    """Write the codes of images, packed bits and an uncertainty for each, to a Parquet file.
+
+    After an interruption the same command goes on. Under torchrun each process writes a shard.
+
+    Args:
+        directory: A finished run whose latent has a code.
+        images: A folder of images or of shards, a .tar or .zip archive, or the name of a data set.
+        out: The file of codes.
+        split: Only the images of this split; by default all.
+        batch_size: Images at once; an interruption loses at most this many.
+        quiet: Show no progress bar.
+    """
+    with computing("the same command again goes on"):
+        file, count, skipped = stochcon.encode(directory, images, out, split, batch_size, progress=not quiet)
+    if skipped:
+        print(f"Some images cannot be read: {skipped} lists them")
+    print(f"{count} codes are in {file}. Next: stochcon search {out} ID")
+
+
+def search(
+    codes: Positional[Path],
+    queries: Positional[tuple[str, ...]],
+    k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 10,
+    run: MaybePath = None,
+    weighted: Flag = False,
+    approximate: Flag = False,
+    images: DisallowNone[str | None] = None,
+    picture: MaybePath = None,
+) -> None:
+    """List, and draw, the images whose codes differ from the code of each query in the fewest bits.
+
+    Args:
+        codes: A file that stochcon encode wrote.
+        queries: Ids in that file, or image files.
+        k: How many to list for each.
+        run: The run that made the codes; needed to encode an image file.
+        weighted: Count each bit by how informative and how certain it is.
+        approximate: Look only where near codes are likely; an index is built once, in CODES.index.
+        images: The folder, archive or data set that was encoded; the results are drawn from it.
+        picture: Where they are drawn; by default CODES.search.png.
+    """
+    if picture and images is None:
+        raise ValueError(f"--picture {picture} needs --images, what was encoded")
+    from stochcon.codes.search import show
+
+    results = stochcon.search(
+        codes, queries, k=k, run=run, weighted=weighted, approximate=approximate, say=print
+    )
+    show(results)
+    if images is not None:
+        from stochcon.codes.gallery import save
+
+        print(f"The picture is {save(results, images, picture or codes.with_suffix('.search.png'))}")
+
+
+def export(
+    directory: Positional[Path],
+    to: Literal["onnx", "hub"],
+    out: MaybePath = None,
+    check: DisallowNone[int | None] = None,
+) -> None:
+    """Write a run's network for use elsewhere: from uint8 images to packed bits, or with a model card.
+
+    Args:
+        directory: A finished run.
+        to: An ONNX file, for onnxruntime without stochcon; or a Hugging Face Hub folder.
+        out: By default DIR/model.onnx, or hub/ and the run's name.
+        check: ONNX: validation images to compare its bits with PyTorch's on; by default 1000, 0 for none.
+    """
+    path, agreement = stochcon.export(directory, to, out, check)
+    if to == "onnx":
+        print(f"{path}: {agreement or 'not compared with PyTorch'}")
+    else:
+        print(f"{path} is ready. Before you publish it, read its README.md: data, limits, licence")
+
+
+def paper(
+    what: Positional[Literal["table1", "figure2", "figure3", "figure4", "figure5", "all"]],
+    tier: str = "cpu",
+    seeds: int = 3,
+    data: DisallowNone[str | None] = None,
+    jobs: int = 1,
+    redraw: Flag = False,
+    dry_run: Flag = False,
+    gpus: int = 8,
+    utilisation: float = 0.1,
+    dollars: float = 3.0,
+) -> None:
+    """Run what is missing of a table or figure of the paper, draw it, and fill docs/replication.md.
+
+    Args:
+        what: The table or figure.
+        tier: cpu, a few minutes a run; or paper, the sizes of the paper, for GPUs.
+        seeds: How many of every run.
+        data: Only this data set; by default those that the tier has for the figure.
+        jobs: Runs at a time, each with one thread if more than one.
+        redraw: Run nothing: pictures and tables from the results that are there.
+        dry_run: Only say what would run and what it would cost.
+        gpus: GPUs of the tier paper, for --dry-run.
+        utilisation: Share of a GPU's peak in use, for --dry-run.
+        dollars: Price of one GPU for an hour, for --dry-run.
+    """
+    from stochcon.experiments.cost import Machine
+
+    machine = Machine(gpus=gpus, utilisation=utilisation, dollars=dollars)
+    with computing("the same command again goes on"):
+        stochcon.paper(what, tier, seeds, data, jobs, redraw, dry_run, machine)
+
+
+def demo(out: Path = Path("runs/demo"), epochs: DisallowNone[int | None] = None) -> None:
+    """Pretrain a Bernoulli StochCon and SimCLR on photographs, compare them, and draw the bits.
+
+    Args:
+        out: Where the runs, the table and the picture go.
+        epochs: Passes over the images; by default what takes about five minutes on two cores.
+    """
+    from stochcon.experiments.demo import shortened
+
+    with computing():
+        stochcon.demo(out, shortened(epochs) if epochs else None)
+
+
+def recipes() -> None:
+    """List what can be pretrained, at what cost, with what result."""
+    for name, text in stochcon.recipes().items():
+        print(f"{name}\n{indent(text, '    ')}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; the exit status: 0, or 2 after one line about what was wrong, 130 when interrupted, 141 when
-    nobody reads on."""
-    verb, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    """Run one verb.
+
+    Returns:
+        The exit status: 0; 2 after a line about what was wrong, 130 when interrupted, 141 when nobody reads on.
+    """
+    given = [*(sys.argv[1:] if arguments is None else arguments)] or ["--help"]
     try:
-        if verb in ("-h", "--help"):
-            print(USAGE)
-        elif verb in VERBS:
-            VERBS[verb](rest)
-        else:
-            raise ValueError(f"there is no verb {verb!r}; there are {', '.join(VERBS)}")
+        try:
+            _run(given)
+            status = 0
+        except SystemExit as stop:  # tyro has printed its help, or what it cannot read
+            status = int(stop.code or 0)
         print(end="", flush=True)
-        return 0
+        return status
     except BrokenPipeError:  # the reader has seen enough, as in `stochcon recipes | head -3`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's flush at exit complains
         return 141
@@ -64,3 +264,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     print(f"stochcon: error: {' '.join(message.split())}", file=sys.stderr)
     return 2
+
+
+def _run(arguments: list[str]) -> None:
+    if arguments == ["--version"]:
+        print(f"stochcon {stochcon.__version__}")
+        return
+    verb, *options = arguments
+    asks = {"-h", "--help", "--help-all"} & {*arguments}
+    default = starting_point(options, bool(asks)) if verb == "pretrain" else Config()
+    app = SubcommandApp()
+    verbs = {"pretrain": pretrain(default)} | {
+        function.__name__: function
+        for function in (evaluate, classify, encode, search, export, paper, demo, recipes)
+    }
+    for name, function in verbs.items():
+        summary = (function.__doc__ or "").partition("\n")[0]
+        app.command(name=name, help=summary if verb in asks else None)(function)
+    app.cli(
+        prog="stochcon",
+        description="Images to short, interpretable, uncertain codes, learned without labels.",
+        args=["--help" if argument == "--help-all" else argument for argument in arguments],
+        registry=fields_as_options(everyday=bool(asks) and "--help-all" not in asks),
+    )

@@ -1,4 +1,4 @@
-"""What this process asks of the operating system, so that computing waits less."""
+"""What the program `stochcon` does to its own process. A library leaves all of this alone; only cli.py calls it."""
 
 from __future__ import annotations
 
@@ -11,43 +11,53 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from stochcon.parallel import rank, world_size
-
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-"""Names of malloc.h's for mallopt."""
+"""The names that malloc.h has for mallopt's parameters."""
+LOST = re.compile("closed by peer|reset by peer|broken pipe|remote process exited|timed out", re.IGNORECASE)
 
 
 def keep_freed_memory() -> bool:
-    """From now on malloc keeps what this process frees, for the next step to use; whether it can (Linux, glibc).
+    """Let malloc keep the memory that this process frees, for the next step to use.
 
-    Otherwise large blocks go back to the system, which has to clear each page anew when the next step wants them:
-    a tenth or more of the time of a small network (docs/lab-notes.md). The peak is hardly higher.
+    Otherwise large blocks go back to the system, which has to clear each page anew when the next step wants
+    them. That takes a tenth or more of a small network's time (docs/lab-notes.md). The peak is hardly higher.
+
+    Returns:
+        Whether it can be done: on Linux with glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     return bool(mallopt and mallopt(MMAP_THRESHOLD, 2**30) and mallopt(TRIM_THRESHOLD, -1))
 
 
 def compute_in_batches() -> None:
-    """From now on the scheduler takes this thread, and those that it starts, for work that no one waits for (Linux).
+    """Tell Linux's scheduler that nobody waits for this thread, nor for those that it starts.
 
-    Processes that compute and exchange on the same cores then interrupt each other less: two trained a
-    fifth faster (docs/lab-notes.md). Another policy than the usual one, which someone has chosen, stays.
+    Processes that compute and exchange on the same cores then interrupt each other less. Two of them trained
+    a fifth faster (docs/lab-notes.md). A policy that somebody has chosen stays.
     """
     if sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_OTHER:
-        with suppress(OSError):  # where a container forbids it
+        with suppress(OSError):  # some containers forbid it
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
-LOST = re.compile("closed by peer|reset by peer|broken pipe|remote process exited|timed out", re.IGNORECASE)
-
-
 @contextmanager
-def resumable(how: str) -> Iterator[None]:
-    """Around a run: what to say when it is told to stop, or when one of its processes is lost.
+def computing(how: str | None = None) -> Iterator[None]:
+    """Run a verb that computes for minutes or days: with the settings above, and told how to go on after a stop.
 
-    SIGTERM becomes a KeyboardInterrupt, as Ctrl-C is; the connections that the death of another process
-    breaks become a ConnectionError. Both say how to go on.
+    Args:
+        how: How to go on, in words.
+
+    Raises:
+        KeyboardInterrupt: On Ctrl-C or SIGTERM; it says how to go on.
+        ConnectionError: If another process of this run was lost; it says how to go on.
     """
+    import torch  # after the arguments have been read, so that their errors come at once
+
+    from stochcon.parallel import rank, world_size
+
+    keep_freed_memory()
+    if not torch.cuda.is_available():
+        compute_in_batches()
 
     def stop(signum: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -56,10 +66,19 @@ def resumable(how: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(how) from None
+        raise KeyboardInterrupt(*filter(None, [how])) from None
     except RuntimeError as error:
         if world_size() > 1 and LOST.search(str(error)):
-            raise ConnectionError(f"process {rank()} has lost another process of this run; {how}") from error
+            lost = f"process {rank()} has lost another process of this run"
+            raise ConnectionError("; ".join(filter(None, [lost, how]))) from error
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def say_once(line: str) -> None:
+    """Print a line, once for all processes of a run."""
+    from stochcon.parallel import rank
+
+    if rank() == 0:
+        print(line)

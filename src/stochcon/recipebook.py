@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from inspect import getdoc
+from typing import Any
 
-from stochcon.config import Backbone, Config, Data, Head, Latent, Optimizer, Views
+from pydantic import BaseModel, ValidationError
+
+from stochcon.config import Backbone, Config, Data, Head, Latent, Optimizer, Views, explain
 
 
 def photographs() -> Config:
@@ -17,18 +21,10 @@ def photographs() -> Config:
         recipe="photographs",
         data=Data(name="photographs"),
         views=Views(
-            local_views=4,
-            brightness=0.1,
-            contrast=0.1,
-            saturation=0.1,
-            hue=0.02,
-            grey=0,
-            solarize=(0, 0, 0),
+            local_views=4, brightness=0.1, contrast=0.1, saturation=0.1, hue=0.02, grey=0, solarize=(0, 0, 0)
         ),
         backbone=Backbone(name="small", width=16),
-        latent=Latent(
-            kind="bernoulli", dim=64, placement="top", hard=False, logit_scale=4, decorrelation=0.05
-        ),
+        latent=_spread_bits(64),
         epochs=34,
     )
 
@@ -54,9 +50,7 @@ def digits() -> Config:
             std=(0.37,),
         ),
         backbone=Backbone(name="small", width=16),
-        latent=Latent(
-            kind="bernoulli", dim=16, placement="top", hard=False, logit_scale=4, decorrelation=0.05
-        ),
+        latent=_spread_bits(16),
         head=Head(hidden=256, dim=64),
         batch_size=128,
         epochs=60,
@@ -84,9 +78,7 @@ def fashion_mnist() -> Config:
             std=(0.353,),
         ),
         backbone=Backbone(name="small", width=16),
-        latent=Latent(
-            kind="bernoulli", dim=256, placement="top", hard=False, logit_scale=4, decorrelation=0.05
-        ),
+        latent=_spread_bits(256),
         epochs=30,
     )
 
@@ -116,6 +108,11 @@ def folder() -> Config:
     return photographs().model_copy(update={"recipe": "folder", "data": Data(name="folder")})
 
 
+def _spread_bits(dim: int) -> Latent:
+    """A relaxed Bernoulli latent on the global views, with our two extensions that make use of every bit."""
+    return Latent(kind="bernoulli", dim=dim, placement="top", hard=False, logit_scale=4, decorrelation=0.05)
+
+
 RECIPES: dict[str, Callable[[], Config]] = {
     "photographs": photographs,
     "digits": digits,
@@ -125,12 +122,59 @@ RECIPES: dict[str, Callable[[], Config]] = {
 }
 
 
-def recipe(name: str) -> Config:
-    """The named configuration. Raises ValueError with the names there are.
+def recipe(name: str, /, **changes: Any) -> Config:
+    """Make the configuration of a recipe, with any fields changed.
 
-    >>> recipe("photographs").latent.dim
-    64
+    Args:
+        name: One of the recipes that `recipes` lists.
+        changes: New values by field: `epochs=2`, `latent={"dim": 64}`, or `**{"latent.dim": 64}`.
+
+    Returns:
+        The validated configuration.
+
+    Raises:
+        ValueError: If there is no such recipe or no such field, or if a value is not right.
+
+    Example:
+        >>> recipe("digits", epochs=2, latent={"dim": 64}).latent.dim
+        64
     """
     if name not in RECIPES:
         raise ValueError(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}")
-    return RECIPES[name]()
+    return changed(RECIPES[name](), changes)
+
+
+def changed(config: Config, changes: Mapping[str, Any]) -> Config:
+    """Change fields of a configuration, named as for `recipe`, and validate all of it again."""
+    values = config.model_dump()
+    _merge(values, changes)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(explain(error)) from None
+
+
+def _merge(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    for name, value in changes.items():
+        group, dot, field = name.partition(".")
+        if dot:
+            name, value = group, {field: value}
+        elif isinstance(value, BaseModel):
+            value = value.model_dump()
+        if isinstance(value, Mapping) and isinstance(values.get(name), dict):
+            _merge(values[name], value)
+        else:
+            values[name] = value
+
+
+def recipes() -> dict[str, str]:
+    """List the recipes.
+
+    Returns:
+        By the name of each recipe: what it is, its command, its cost and what was measured.
+
+    Example:
+        >>> print(recipes()["cifar10"].splitlines()[0])
+        CIFAR-10 as the paper has it: ResNet-50, batch 4096, LARS, 2 + 8 views. For GPUs; not run here.
+    """
+    return {name: getdoc(function) or "" for name, function in RECIPES.items()}

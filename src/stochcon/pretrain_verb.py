@@ -1,0 +1,139 @@
+"""The verb `pretrain`: a recipe or a file says where it starts, and every field is an option."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import DisallowNone, FlagCreatePairsOff, Positional, Suppress
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
+
+import stochcon
+from stochcon.config import Backbone, Config, Data, Frozen, Latent, Optimizer, changes
+from stochcon.program import computing, say_once
+from stochcon.recipebook import RECIPES, changed, recipe
+
+MaybePath = DisallowNone[Path | None]
+EVERYDAY: dict[type[Frozen], set[str]] = {
+    Config: {"epochs", "batch_size", "seed", "data", "latent", "backbone", "optimizer"},
+    Data: {"root"},
+    Latent: {"kind", "dim"},
+    Backbone: {"name"},
+    Optimizer: {"lr"},
+}
+"""The fields that `pretrain --help` shows; `--help-all` shows every field."""
+
+
+def pretrain(default: Config) -> Callable[..., None]:
+    """Make the verb `pretrain` for the configuration that its options change."""
+
+    def verb(
+        recipe: Annotated[Positional[DisallowNone[str | None]], tyro.conf.arg(metavar="RECIPE")] = None,
+        fields: Annotated[Config, tyro.conf.arg(name="")] = default,
+        config: MaybePath = None,
+        out: MaybePath = None,
+        resume: MaybePath = None,
+        quiet: FlagCreatePairsOff[bool] = False,
+    ) -> None:
+        """Learn a representation without labels, as a recipe says and the options change it.
+
+        Every field of the configuration is an option: --help-all lists them, with the recipe's values.
+
+        Args:
+            recipe: The recipe to start from; `stochcon recipes` lists them.
+            fields: The configuration.
+            config: A JSON file of fields to change: a run's config.json, or a part of it.
+            out: The run directory; by default runs/RECIPE-LATENT-SEED.
+            resume: Go on with the interrupted run in this directory.
+            quiet: Show no progress bar.
+        """
+        chosen = changed(fields, {"recipe": recipe} if recipe else {})
+        directory = resume or out or Path("runs") / f"{chosen.recipe}-{chosen.latent.kind}-{chosen.seed}"
+        if resume:
+            from stochcon.runs import read_config
+
+            for field, (old, new) in changes(read_config(resume), chosen).items():
+                raise ValueError(
+                    f"cannot resume with {field} = {new}: {resume} was started with {field} = {old}"
+                )
+            if out and out != resume:
+                raise ValueError(f"--resume {resume} goes on in that directory; leave --out {out} away")
+        with computing(f"stochcon pretrain --resume {directory} goes on from the last checkpoint"):
+            stochcon.pretrain(chosen, directory, resume=resume is not None, progress=not quiet)
+        say_once(f"The model is in {directory}. Next: stochcon evaluate {directory}")
+
+    return verb
+
+
+def starting_point(options: list[str], asks: bool) -> Config:
+    """The configuration whose fields the options change.
+
+    Args:
+        options: The command line after `pretrain`: perhaps a recipe, then options.
+        asks: Whether only the help is wanted, for which a recipe is not needed.
+
+    Raises:
+        ValueError: If it cannot be told, or the file given with --config is not right.
+    """
+
+    def sources(config: Path | None = None, resume: Path | None = None) -> tuple[Path | None, Path | None]:
+        return config, resume
+
+    (file, resume), _ = tyro.cli(
+        sources, prog="stochcon pretrain", args=options, return_unknown_args=True, add_help=False
+    )
+    fields = _read(file) if file else {}
+    if resume:
+        from stochcon.runs import read_config
+
+        return changed(read_config(resume), fields)
+    named = options[0] if options and not options[0].startswith("-") else fields.get("recipe")
+    if fields.get("recipe", named) != named:
+        raise ValueError(f"{file} is of the recipe {fields['recipe']}, not of {named}")
+    if named is None and not asks:
+        raise ValueError(f"pretrain needs a recipe: {', '.join(RECIPES)}; or --resume DIR")
+    try:
+        return recipe(named or "photographs", **fields)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}" if file else str(error)) from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise ValueError(f"{file} must hold a JSON object, as the config.json of a run does")
+    return fields
+
+
+def fields_as_options(everyday: bool) -> ConstructorRegistry:
+    """Tell tyro how to make options of a configuration's fields. It leaves the validation to `changed`.
+
+    Args:
+        everyday: Whether only the fields that are changed every day are options.
+    """
+    registry = ConstructorRegistry()
+
+    @registry.struct_rule
+    def rule(info: StructTypeInfo) -> StructConstructorSpec | None:
+        if not (isinstance(info.type, type) and issubclass(info.type, Frozen)):
+            return None
+        group: type[Frozen] = info.type
+        shown = EVERYDAY.get(group, set()) if everyday else {*group.model_fields} - {"recipe"}
+
+        def build(**values: Any) -> Frozen:
+            return group.model_construct(**values)
+
+        build.__doc__ = "" if everyday else group.__doc__
+        fields = []
+        for name, field in group.model_fields.items():
+            kind: Any = field.annotation if name in shown else Annotated[field.annotation, Suppress]
+            fields.append(StructFieldSpec(name, kind, getattr(info.default, name), field.description))
+        return StructConstructorSpec(instantiate=build, fields=tuple(fields))
+
+    return registry
