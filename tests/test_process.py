@@ -10,7 +10,7 @@ STEPS = """
 import resource
 import sys
 import torch
-from stochcon.process import keep_freed_memory
+from stochcon.program import keep_freed_memory
 
 if sys.argv[1] == "kept" and not keep_freed_memory():
     sys.exit("no mallopt here")
@@ -45,7 +45,7 @@ def test_what_a_step_has_freed_serves_the_next() -> None:
 def test_a_policy_that_was_chosen_stays(before: str, after: str) -> None:
     policies = """
 import os, sys
-from stochcon.process import compute_in_batches
+from stochcon.program import compute_in_batches
 os.sched_setscheduler(0, getattr(os, f"SCHED_{sys.argv[1]}"), os.sched_param(0))
 compute_in_batches()
 print(os.sched_getscheduler(0))

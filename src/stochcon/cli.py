@@ -11,23 +11,20 @@ from typing import Annotated, Any, Literal
 
 import tyro
 from pydantic import ValidationError
-from tyro.conf import DisallowNone, FlagCreatePairsOff, Positional
+from tyro.conf import Positional, PositionalMetavarFromFieldName
 from tyro.extras import SubcommandApp
 
 import stochcon
 from stochcon.config import Config, explain
-from stochcon.pretrain_verb import fields_as_options, pretrain, starting_point
+from stochcon.pretrain_verb import Flag, Maybe, fields_as_options, pretrain, starting_point
 from stochcon.program import computing, say_once
-
-Flag = FlagCreatePairsOff[bool]
-MaybePath = DisallowNone[Path | None]
 
 
 def evaluate(
     directories: Positional[tuple[Path, ...]],
     split: Literal["test", "validation"] = "test",
     curve: Flag = False,
-    baseline: MaybePath = None,
+    baseline: Maybe[Path] = None,
     quiet: Flag = False,
 ) -> None:
     """Measure what a run's features and bits are worth, beside the baselines; writes metrics.json.
@@ -63,9 +60,9 @@ def classify(
     lr: tuple[float, ...] = (3e-4,),
     weight_decay: tuple[float, ...] = (0.0,),
     crop: tuple[float, float] = (0.08, 1.0),
-    batch_size: DisallowNone[int | None] = None,
-    seed: DisallowNone[int | None] = None,
-    out: MaybePath = None,
+    batch_size: Maybe[int] = None,
+    seed: Maybe[int] = None,
+    out: Maybe[Path] = None,
     quiet: Flag = False,
 ) -> None:
     """Train a linear head on a run, with or without its network; or train the same network from nothing.
@@ -105,7 +102,7 @@ def encode(
     directory: Positional[Path],
     images: Positional[str],
     out: Path = Path("codes.parquet"),
-    split: DisallowNone[Literal["train", "validation", "test"] | None] = None,
+    split: Maybe[Literal["train", "validation", "test"]] = None,
     batch_size: int = 512,
     quiet: Flag = False,
 ) -> None:
@@ -132,11 +129,11 @@ def search(
     codes: Positional[Path],
     queries: Positional[tuple[str, ...]],
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 10,
-    run: MaybePath = None,
+    run: Maybe[Path] = None,
     weighted: Flag = False,
     approximate: Flag = False,
-    images: DisallowNone[str | None] = None,
-    picture: MaybePath = None,
+    images: Maybe[str] = None,
+    picture: Maybe[Path] = None,
 ) -> None:
     """List, and draw, the images whose codes differ from the code of each query in the fewest bits.
 
@@ -167,8 +164,8 @@ def search(
 def export(
     directory: Positional[Path],
     to: Literal["onnx", "hub"],
-    out: MaybePath = None,
-    check: DisallowNone[int | None] = None,
+    out: Maybe[Path] = None,
+    check: Maybe[int] = None,
 ) -> None:
     """Write a run's network for use elsewhere: from uint8 images to packed bits, or with a model card.
 
@@ -189,7 +186,7 @@ def paper(
     what: Positional[Literal["table1", "figure2", "figure3", "figure4", "figure5", "all"]],
     tier: str = "cpu",
     seeds: int = 3,
-    data: DisallowNone[str | None] = None,
+    data: Maybe[str] = None,
     jobs: int = 1,
     redraw: Flag = False,
     dry_run: Flag = False,
@@ -218,7 +215,7 @@ def paper(
         stochcon.paper(what, tier, seeds, data, jobs, redraw, dry_run, machine)
 
 
-def demo(out: Path = Path("runs/demo"), epochs: DisallowNone[int | None] = None) -> None:
+def demo(out: Path = Path("runs/demo"), epochs: Maybe[int] = None) -> None:
     """Pretrain a Bernoulli StochCon and SimCLR on photographs, compare them, and draw the bits.
 
     Args:
@@ -285,5 +282,6 @@ def _run(arguments: list[str]) -> None:
         prog="stochcon",
         description="Images to short, interpretable, uncertain codes, learned without labels.",
         args=["--help" if argument == "--help-all" else argument for argument in arguments],
+        config=(PositionalMetavarFromFieldName,),
         registry=fields_as_options(everyday=bool(asks) and "--help-all" not in asks),
     )

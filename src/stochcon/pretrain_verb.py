@@ -5,24 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import tyro
 from tyro.conf import DisallowNone, FlagCreatePairsOff, Positional, Suppress
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 import stochcon
-from stochcon.config import Backbone, Config, Data, Frozen, Latent, Optimizer, changes
+from stochcon.config import Backbone, Config, Data, Frozen, Latent, changes
 from stochcon.program import computing, say_once
 from stochcon.recipebook import RECIPES, changed, recipe
 
-MaybePath = DisallowNone[Path | None]
+T = TypeVar("T")
+Flag = Annotated[FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")]
+Maybe = Annotated[DisallowNone[T | None], tyro.conf.arg(help_behavior_hint="")]
+"""An option without a default value. The help does not say `(default: None)`."""
 EVERYDAY: dict[type[Frozen], set[str]] = {
-    Config: {"epochs", "batch_size", "seed", "data", "latent", "backbone", "optimizer"},
+    Config: {"epochs", "batch_size", "seed", "data", "latent", "backbone"},
     Data: {"root"},
     Latent: {"kind", "dim"},
     Backbone: {"name"},
-    Optimizer: {"lr"},
 }
 """The fields that `pretrain --help` shows; `--help-all` shows every field."""
 
@@ -31,12 +33,12 @@ def pretrain(default: Config) -> Callable[..., None]:
     """Make the verb `pretrain` for the configuration that its options change."""
 
     def verb(
-        recipe: Annotated[Positional[DisallowNone[str | None]], tyro.conf.arg(metavar="RECIPE")] = None,
+        recipe: Positional[Maybe[str]] = None,
         fields: Annotated[Config, tyro.conf.arg(name="")] = default,
-        config: MaybePath = None,
-        out: MaybePath = None,
-        resume: MaybePath = None,
-        quiet: FlagCreatePairsOff[bool] = False,
+        config: Maybe[Path] = None,
+        out: Maybe[Path] = None,
+        resume: Maybe[Path] = None,
+        quiet: Flag = False,
     ) -> None:
         """Learn a representation without labels, as a recipe says and the options change it.
 
