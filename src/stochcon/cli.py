@@ -179,7 +179,7 @@ def export(
     if to == "onnx":
         print(f"{path}: {agreement or 'not compared with PyTorch'}")
     else:
-        print(f"{path} is ready. Before you publish it, read its README.md: data, limits, licence")
+        print(f"{path} is ready. Before you publish it, complete its README.md: data, limits, licence")
 
 
 def paper(
