@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stochcon.evaluation.features import Features as Features
     from stochcon.evaluation.features import extract as extract
     from stochcon.experiments.demo import demo as demo
-    from stochcon.experiments.report import paper as paper
+    from stochcon.experiments.paper import paper as paper
     from stochcon.exporters.export import export as export
     from stochcon.exporters.hub import from_hub as from_hub
     from stochcon.exporters.hub import to_hub as to_hub
@@ -49,7 +49,7 @@ _HOMES = {
     "load": ("codes.encode", "load"),
     "load_data": ("data.sets", "load"),
     "load_model": ("runs", "load_model"),
-    "paper": ("experiments.report", "paper"),
+    "paper": ("experiments.paper", "paper"),
     "pretrain": ("train.pretrain", "pretrain"),
     "read_codes": ("codes.file", "read"),
     "recipe": ("recipebook", "recipe"),

@@ -190,9 +190,6 @@ def paper(
     jobs: int = 1,
     redraw: Flag = False,
     dry_run: Flag = False,
-    gpus: int = 8,
-    utilisation: float = 0.1,
-    dollars: float = 3.0,
 ) -> None:
     """Run what is missing of a table or figure of the paper, draw it, and fill docs/replication.md.
 
@@ -203,16 +200,10 @@ def paper(
         data: Only this data set; by default those that the tier has for the figure.
         jobs: Runs at a time, each with one thread if more than one.
         redraw: Run nothing: pictures and tables from the results that are there.
-        dry_run: Only say what would run and what it would cost.
-        gpus: GPUs of the tier paper, for --dry-run.
-        utilisation: Share of a GPU's peak in use, for --dry-run.
-        dollars: Price of one GPU for an hour, for --dry-run.
+        dry_run: Only print what would run.
     """
-    from stochcon.experiments.cost import Machine
-
-    machine = Machine(gpus=gpus, utilisation=utilisation, dollars=dollars)
     with computing("the same command again goes on"):
-        stochcon.paper(what, tier, seeds, data, jobs, redraw, dry_run, machine)
+        stochcon.paper(what, tier, seeds, data, jobs, redraw, dry_run)
 
 
 def demo(out: Path = Path("runs/demo"), epochs: Maybe[int] = None) -> None:
