@@ -1,16 +1,20 @@
 """Settings of the documentation site; `make docs` builds it, runs the tutorials, and needs no network."""
 
-from importlib.metadata import version
+import importlib.metadata
+import re
+from pathlib import Path
+
+from sphinx.application import Sphinx
 
 project = "stochcon"
 author = "the stochcon developers"
-release = version("stochcon")
+release = importlib.metadata.version("stochcon")
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["figures"]
+suppress_warnings = ["ref.python"]  # two classes of different modules may share a name
 default_role = "code"  # a word in `single backticks` of a docstring is code
 
-myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 4
 
 nb_execution_mode = "force"
@@ -23,8 +27,43 @@ autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
 python_maximum_signature_line_length = 88
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_use_rtype = False
 
 html_theme = "furo"
 html_title = "stochcon"
 html_show_sourcelink = False
 html_copy_source = False
+
+ROOMS = Path(__file__).parents[1] / "src" / "stochcon"
+MODULE = """
+## {name}
+
+```{{eval-rst}}
+.. automodule:: {module}
+   :members:
+```
+"""
+
+
+def add_modules(app: Sphinx, page: str, source: list[str]) -> None:
+    """Put the modules of a room below the introduction in `reference/ROOM.md`, so that no list goes stale."""
+    folder, _, room = page.rpartition("/")
+    if folder != "reference" or room == "api":
+        return
+    for path in sorted((ROOMS / room if room != "foundations" else ROOMS).glob("[!_]*.py")):
+        parts = path.relative_to(ROOMS.parent).with_suffix("").parts
+        source[0] += MODULE.format(name=path.stem, module=".".join(parts))
+
+
+def keep_bars(app: Sphinx, what: str, name: str, value: object, options: object, lines: list[str]) -> None:
+    """Keep the bars of q(z|x) and |logit| in docstrings, which are markup otherwise."""
+    for i, line in enumerate(lines):
+        if ">>>" not in line:
+            lines[i] = re.sub(r"(`[^`]*`)|\|", lambda found: found[1] or r"\|", line)
+
+
+def setup(app: Sphinx) -> None:
+    """Connect both; Sphinx calls this when it reads the settings."""
+    app.connect("source-read", add_modules)
+    app.connect("autodoc-process-docstring", keep_bars)
