@@ -12,7 +12,6 @@ from stochcon.config import Config
 from stochcon.train.classifier import Mode
 
 RESULTS, RUNS = Path("results/paper"), Path("runs/paper")
-PROBE = 20_000.0  # the work of a probe's forests and regressions
 
 
 @dataclass(frozen=True)
@@ -43,24 +42,19 @@ class Cell:
 
     @property
     def directory(self) -> Path:
-        """The run directory of the pretraining, which all cells of one configuration share.
-
-        The hash leaves out what is at its default, so that a new option changes no name.
-        """
-        said = self.config.model_dump_json(exclude_defaults=True)
+        """The run directory of the pretraining, which all cells of one configuration share."""
+        said = self.config.model_dump_json(exclude_defaults=True)  # a new option changes no name
         return RUNS / f"{self.config.recipe}-{self.model}-{sha256(said.encode()).hexdigest()[:12]}"
 
     def work(self) -> float:
         """Estimate the work, counted in images of a global view's size that pass forward and backward.
 
         Example:
-            >>> from stochcon.recipebook import recipe
-            >>> config = recipe("photographs").model_copy(update={"epochs": 2})
-            >>> Cell("simclr", config, images=1000).work()  # 4 local views count as 1 global view
-            6000.0
+            >>> Cell("simclr", Config(), "frozen", labels=0.5, epochs=6, images=1000).work()  # forward alone
+            1000.0
         """
         if self.task == "probe":
-            return PROBE
+            return 20_000.0  # for its forests and regressions
         views, images = self.config.views, self.images or 0
         if self.task == "pretrain":
             share = (views.local_size / views.global_size) ** 2

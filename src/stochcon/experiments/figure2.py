@@ -12,8 +12,9 @@ from stochcon.experiments.results import probed, shown
 
 TITLE = "Figure 2: bottlenecks, and a forest on few units"
 PUBLISHED = (
-    "The paper (CIFAR-10, ResNet-50): robust to the width; a forest on 11 units of 64 bits is accurate; at a fixed "
-    "number of units the Gaussian's F1 falls as its width grows, the Bernoulli's does not. Curves only, no numbers."
+    "The paper (CIFAR-10, ResNet-50): robust to the width; a forest on 11 units of 64 bits is accurate; at "
+    "a fixed number of units the Gaussian's F1 falls as its width grows, the Bernoulli's does not. Curves "
+    "only, no numbers."
 )
 SHOWN = (2, 4, 8, 11, 16, "all")  # numbers of units in the table; the picture has all that were tried
 FAMILIES = {"Bernoulli": bernoulli, "Gaussian": gaussian}

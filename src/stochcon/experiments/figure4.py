@@ -12,8 +12,8 @@ from stochcon.experiments.results import shown, values
 
 TITLE = "Figure 4: active bits along training"
 PUBLISHED = (
-    "The paper (CIFAR-10, ResNet-50, 2048 bits): near a half at first, then fewer; of a bottleneck of 512, soft top, "
-    "a half to the end. Curves only, no numbers."
+    "The paper (CIFAR-10, ResNet-50, 2048 bits): near a half at first, then fewer; of a bottleneck of 512, "
+    "soft top, a half to the end. Curves only, no numbers."
 )
 VARIANTS = {
     f"{'hard' if hard else 'soft'} {placement}": bernoulli(None, placement, hard)

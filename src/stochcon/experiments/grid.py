@@ -1,15 +1,13 @@
-"""Run a grid of cells, which stops and resumes anywhere: one JSON file a cell, and nothing is done twice.
-
-Pretrainings are kept below runs/paper and shared by all figures; an interrupted one goes on from its checkpoint.
-"""
+"""Run a grid of cells that stops and resumes anywhere: one JSON file a cell, and nothing is done twice."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
@@ -79,18 +77,12 @@ def run_grid(cells: Sequence[Cell], jobs: int, command: str) -> None:
     for cell in sorted(todo, key=lambda cell: cell.config.seed):
         groups.setdefault(cell.config, []).append(cell)
     began = time.time(), sum(cell.work() for cell in todo)
+    job = partial(_run_group, grid=cells, began=began, command=command)
     if jobs == 1:
-        for group in groups.values():
-            _run_group(group, cells, began, command)
+        list(map(job, groups.values()))
         return
     with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        futures = [pool.submit(_run_group, group, cells, began, command) for group in groups.values()]
-        try:
-            for future in as_completed(futures):
-                future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        list(pool.map(job, groups.values()))  # cancels what waits if one fails
 
 
 def _run_group(cells: list[Cell], grid: Sequence[Cell], began: tuple[float, float], command: str) -> None:
@@ -102,12 +94,7 @@ def _run_group(cells: list[Cell], grid: Sequence[Cell], began: tuple[float, floa
         remaining = sum(other.work() for other in left)
         minutes = (time.time() - start) * remaining / (60 * max(whole - remaining, 1))
         metrics = read(cell) or {}
-        shown = [
-            f"{name} {metrics[name]:.2f}" for name in ("loss", "linear.h", "test.top1") if name in metrics
-        ]
+        shown = ", ".join(f"{m} {metrics[m]:.2f}" for m in ("loss", "linear.h", "test.top1") if m in metrics)
+        done = f"run {len(grid) - len(left)} of {len(grid)}: {cell}: {shown}; {minutes:.0f} minutes left"
         if rank() == 0:
-            print(
-                f"run {len(grid) - len(left)} of {len(grid)}: {cell}: {', '.join(shown)}; "
-                f"{minutes:.0f} minutes left",
-                flush=True,
-            )
+            print(done, flush=True)

@@ -36,9 +36,9 @@ def measure(cell: Cell) -> dict[str, Any]:
 
 
 def count_active(config: Config, directory: Path) -> Callable[[int, StochCon], None]:
-    """Make an observer of a pretraining for figure 4: the share of ones among an image's bits, in per cent.
+    """Make an observer that counts the ones among an image's bits, in per cent (figure 4).
 
-    It counts on train and test images after the first step and at every checkpoint, into bits.jsonl of the run.
+    It counts on train and test images, after the first step and at every checkpoint, into bits.jsonl.
     """
     pixels = {split: data.load(config.data, split).pixels for split in ("train", "test")}
     some = {split: x[:: -(-len(x) // COUNTED)] for split, x in pixels.items()}
@@ -106,7 +106,7 @@ def probed(cell: Cell) -> dict[str, float]:
 
 
 def classified(cell: Cell) -> dict[str, Any]:
-    """Train the classifier of appendix A.3 or A.2; return its top-1 on validation, for choosing, and on test."""
+    """Train the classifier of A.3 or A.2; return its top-1 on validation, for choosing, and on test."""
     assert cell.labels and cell.epochs and cell.task != "pretrain" and cell.task != "probe"
     result = classify(
         cell.directory,

@@ -17,13 +17,8 @@ from stochcon.experiments.cell import RESULTS, Cell
 from stochcon.experiments.grid import read, run_grid
 from stochcon.experiments.plans import TIERS, Plan
 
-FIGURES: dict[str, ModuleType] = {
-    "table1": table1,
-    "figure2": figure2,
-    "figure3": figure3,
-    "figure4": figure4,
-    "figure5": figure5,
-}
+MODULES = (table1, figure2, figure3, figure4, figure5)
+FIGURES: dict[str, ModuleType] = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 PAGES = (Path("README.md"), Path("docs/replication.md"))
 PICTURES = Path("docs/figures")
 BLOCK = re.compile(r"(<!-- paper: (\w+) ([\w-]+) -->\n).*?(<!-- /paper -->)", re.DOTALL)
@@ -41,7 +36,7 @@ def paper(
 ) -> None:
     """Run what has not run yet of the paper's table or a figure, draw it, and fill docs/replication.md.
 
-    Results are JSON files below results/paper in the current folder, networks are kept below runs/paper. After an
+    Results are JSON files in results/paper below the current folder; networks are kept in runs/paper. After an
     interruption the same call goes on.
 
     Args:
@@ -54,7 +49,7 @@ def paper(
         dry_run: Only print what would run.
 
     Raises:
-        ValueError: If a name or a number is wrong, if a recipe has changed since its first runs, or if `redraw`
+        ValueError: If an argument is wrong, if a recipe has changed since its first runs, or if `redraw`
             finds no results.
 
     Example:

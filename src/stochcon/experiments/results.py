@@ -1,4 +1,4 @@
-"""All results as one tidy frame; and what tables and figures read from it: one number a seed, means, intervals."""
+"""All results as one tidy frame, and what tables and figures read from it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,11 @@ def load(folder: Path = RESULTS) -> pd.DataFrame:
     """Read every JSON file below a folder of results.
 
     Returns:
-        One row for each metric of each run. `data` is tier and data set; `epochs` is the length of classification.
-        The active bits along training are the metrics `active.train` and `active.test`, each with the `epochs` at
-        which they were counted.
+        One row for each metric of each run. `data` is tier and data set. `epochs` is the length of
+        classification; for `active.train` and `active.test` it says when the active bits were counted.
 
     Raises:
-        ValueError: If a file is no result; the message names it.
+        ValueError: If a file is no result.
     """
     rows: list[dict[str, Any]] = []
     for path in sorted(folder.rglob("*.json")):
@@ -50,8 +49,8 @@ def values(results: pd.DataFrame, **where: Any) -> pd.Series:
     """Select one number a seed: the rows in which each named column has the given value.
 
     Example:
-        >>> rows = [["cpu-digits", "simclr", "probe", None, None, seed, "linear.h", 90.0 + seed] for seed in (0, 1)]
-        >>> values(pd.DataFrame(rows, columns=COLUMNS), model="simclr", metric="linear.h").to_dict()
+        >>> rows = {"model": "simclr", "seed": [0, 1], "metric": "linear.h", "value": [90.0, 91.0]}
+        >>> values(pd.DataFrame(rows), model="simclr", metric="linear.h").to_dict()
         {0: 90.0, 1: 91.0}
     """
     for column, value in where.items():
@@ -67,7 +66,7 @@ def probed(results: pd.DataFrame, model: Model, metric: str) -> pd.Series:
 def best(
     plan: Plan, results: pd.DataFrame, model: Model, mode: Mode, labels: float, reading: str = "top1"
 ) -> pd.Series:
-    """Select test top-1 by seed at the length that is best on validation, for the seeds that ran all lengths."""
+    """Select test top-1 by seed, at the length with the best validation; seeds that miss a length are out."""
 
     def scores(split: str) -> pd.DataFrame:
         where = {"model": model.name, "task": mode, "labels": labels, "metric": f"{split}.{reading}"}
