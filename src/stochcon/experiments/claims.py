@@ -42,7 +42,7 @@ def verdict(values: pd.Series, threshold: float) -> str:
     """Judge a claim by the interval of its values.
 
     Example:
-        >>> [verdict(pd.Series(x), 0) for x in ([1, 2, 1], [-1, -2, -1], [-1, 2, 1], [5])]
+        >>> [verdict(pd.Series(x), 0) for x in ([5, 6, 5], [-5, -6, -5], [-1, 2, 1], [5])]
         ['held', 'not held', 'too small to tell', 'too small to tell']
     """
     mean, half, n = interval(values)
