@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.measure import Program, Row, speeds, write
 from benchmarks.ours import NETWORKS
-from stochcon.codes.file import Codes
+from stochcon.codes.packed import Codes
 from stochcon.config import Backbone, Config, Latent
 from stochcon.evaluation.features import extract
 from stochcon.method.backbones import folded
@@ -15,6 +15,7 @@ from stochcon.views import eval_view
 
 
 def programs(backbone: Backbone, n: int) -> dict[str, Program]:
+    """Make both programs for one network and n images."""
     config = Config(backbone=backbone, latent=Latent(dim=64))
     model = StochCon(config).to(memory_format=torch.channels_last).eval()
     network = model.backbone
@@ -25,9 +26,8 @@ def programs(backbone: Backbone, n: int) -> dict[str, Program]:
 
     def encode() -> int:
         features = extract(model, images, config.views)
-        assert features.bits is not None and features.z is not None
-        flips = (features.z - features.bits.float()).abs().sum(1)
-        return len(Codes.pack(features.bits.numpy(), ids, flips.numpy(), ""))
+        assert features.code is not None and features.flips is not None
+        return len(Codes.pack(features.code.numpy(), ids, features.flips.sum(1).numpy()))
 
     @torch.inference_mode()
     def forward() -> int:
@@ -37,7 +37,7 @@ def programs(backbone: Backbone, n: int) -> dict[str, Program]:
 
 
 def measure(n: int = 512, seconds: float = 1.5, repeats: int = 5) -> list[Row]:
-    """Images of 32 x 32, at the size that they are stored in."""
+    """Measure images of 32 x 32 pixels, the size that they are stored in."""
     return [
         {"network": network, "program": name, "images per second": speed}
         for network, (backbone, _) in NETWORKS.items()

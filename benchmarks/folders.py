@@ -35,19 +35,20 @@ PHOTOGRAPH = 500, 375
 
 
 def jpeg(pixels: Image.Image) -> bytes:
+    """Encode an image."""
     buffer = io.BytesIO()
     pixels.convert("RGB").save(buffer, "jpeg", quality=90)
     return buffer.getvalue()
 
 
 def pictures() -> list[bytes]:
-    """Different JPEG files of 48 x 36 pixels; what is measured are copies of them."""
+    """Make different JPEG files of 48 x 36 pixels; copies of them are measured."""
     corners = np.random.default_rng(0).integers(0, 256, (1000, 3, 4, 3), dtype=np.uint8)
     return [jpeg(Image.fromarray(c).resize((48, 36), Image.Resampling.BICUBIC)) for c in corners]
 
 
 def write_files(root: Path, count: int) -> None:
-    """In 100 class folders."""
+    """Write the images into 100 class folders."""
     for k in range(100):
         (root / f"class-{k:02}").mkdir(parents=True)
     for i, content in zip(range(count), cycle(pictures()), strict=False):
@@ -55,7 +56,7 @@ def write_files(root: Path, count: int) -> None:
 
 
 def write_shards(root: Path, count: int) -> None:
-    """The same in shards of 10,000 images, each with its class beside it."""
+    """Write the same images in shards of 10,000, each with its class beside it."""
     root.mkdir()
     contents = cycle(pictures())
     for start in range(0, count, 10_000):
@@ -68,13 +69,13 @@ def write_shards(root: Path, count: int) -> None:
 
 
 def memory(kind: str) -> float:
-    """Megabytes of this process: VmRSS now, VmHWM at most so far."""
+    """Read the megabytes of this process: VmRSS now, VmHWM at most so far."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return round(next(int(line.split()[1]) for line in lines if line.startswith(kind)) / 1024, 1)
 
 
 def measure(root: Path, name: str, files: int) -> Row:
-    """In a process of its own: list a folder, and decode some of its training images."""
+    """List a folder and decode some of its training images, in a process of its own."""
     torch.set_num_threads(1)
     before = memory("VmRSS")
     start = time.process_time()
@@ -95,6 +96,7 @@ def measure(root: Path, name: str, files: int) -> Row:
 
 
 def folders() -> list[Row]:
+    """Measure files and shards of every size."""
     rows = []
     apart = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
@@ -110,7 +112,7 @@ def folders() -> list[Row]:
 
 
 def decode() -> list[Row]:
-    """Photographs of 500 x 375 pixels: libjpeg-turbo through Pillow, scaled while decoded."""
+    """Decode photographs of 500 x 375 pixels by libjpeg-turbo through Pillow, which scales while it decodes."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder, f"{name}.jpg") for name in PHOTOGRAPHS]
         for path in paths:

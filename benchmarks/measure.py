@@ -23,7 +23,7 @@ Program = Callable[[], int]
 
 
 def speeds(programs: dict[str, Program], seconds: float = 1.0, repeats: int = 5) -> dict[str, Row]:
-    """Images a second of each program: all take turns, `repeats` times, each for at least so many seconds.
+    """Measure the images a second of each program: all take turns, each time for at least so many seconds.
 
     One call of each comes first and does not count.
     """
@@ -40,7 +40,8 @@ def speeds(programs: dict[str, Program], seconds: float = 1.0, repeats: int = 5)
 
 
 def summary(values: list[float]) -> Row:
-    """
+    """Sum up repeated measurements.
+
     >>> summary([3.0, 1.0, 2.0])
     {'median': 2.0, 'lowest': 1.0, 'highest': 3.0}
     """
@@ -51,6 +52,7 @@ def summary(values: list[float]) -> Row:
 
 
 def machine() -> Row:
+    """Say where and when something was measured."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     packages = ("torch", "torchvision", "lightly", "kornia", "timm")
@@ -66,7 +68,7 @@ def machine() -> Row:
 
 
 def write(name: str, measure: Callable[[], list[Row]], folder: Path = RESULTS) -> None:
-    """Runs a measurement and writes its rows to NAME.json. `load` is that before and after."""
+    """Run a measurement and write its rows to NAME.json, with the load before and after."""
     before = os.getloadavg()[0]
     rows = measure()
     content = {"machine": machine() | {"load": [before, os.getloadavg()[0]]}, "rows": rows}

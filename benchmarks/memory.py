@@ -27,7 +27,7 @@ POINTS = (
 
 
 def point(batch: int, chunk: int | None, local_views: int, width: int) -> Row:
-    """Of this process, which must have done nothing else."""
+    """Measure one point in this process, which must have done nothing else."""
     images = torch.randint(256, (batch, 3, 32, 32), dtype=torch.uint8)
     views = Views(local_views=local_views)
     config = Config(backbone=Backbone(width=width), views=views, batch_size=batch, chunk=chunk)
@@ -54,7 +54,7 @@ def _peak_mib() -> float:
 
 
 def measure(points: tuple[tuple[int, int | None, int], ...] = POINTS, width: int = 32) -> list[Row]:
-    """The small ResNet."""
+    """Measure the small ResNet at every point."""
     rows = []
     for batch, chunk, local_views in points:
         numbers = (batch, chunk or 0, local_views, width)

@@ -8,16 +8,16 @@ from torch import Tensor
 from stochcon.config import Backbone, Config
 from stochcon.method.model import StochCon
 from stochcon.method.objective import multi_crop_info_nce
-from stochcon.views import make_views
 from stochcon.train import loop as training
 from stochcon.train.pretrain import backward
+from stochcon.views import make_views
 
 NETWORKS = {
     "small16": (Backbone(width=16), 128),
     "small32": (Backbone(width=32), 128),
     "resnet18": (Backbone(name="resnet18"), 16),
 }
-"""The network and the images a batch."""
+"""The network and the number of images in a batch."""
 
 
 class Contender:
@@ -34,6 +34,7 @@ class Contender:
         self.optimizer = training.build_optimizer(self.model, config.optimizer)
 
     def learn(self, value: Tensor) -> int:
+        """Take one step down the gradient of a loss; return the number of images."""
         self.optimizer.zero_grad()
         value.backward()
         self.optimizer.step()

@@ -1,4 +1,4 @@
-"""The opponents, as their own documentation has them, with the parameters of our views."""
+"""The opponents as their own documentation shows them, with the parameters of our views."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Images(Dataset[Any]):
 
 
 def lightly_loader(images: Tensor, config: Views, batch: int, workers: int) -> DataLoader[Any]:
-    """One epoch of batches of views, a list with a tensor (N, C, S, S) for each view."""
+    """Load one epoch of batches of views, each a list with a tensor (N, C, S, S) for each view."""
     low, high = config.blur_sigma
     transform = DINOTransform(
         global_crop_size=config.global_size,
@@ -81,7 +81,7 @@ class KorniaViews(nn.Module):
 
 
 class LightlyLoss(nn.Module):
-    """A pass for every view and NTXentLoss for every pair with a global view, as in lightly's examples."""
+    """lightly's way: a pass for every view, and NTXentLoss for every pair with a global view."""
 
     def __init__(self, temperature: float):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Puts the tables of results/performance/*.json between their marks in docs/performance.md."""
+"""Put the tables of results/performance/*.json between their marks in docs/performance.md."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
+
 from benchmarks.measure import RESULTS, Row
+from stochcon.report import markdown
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 
 
 class Ratio(NamedTuple):
-    """What one row of a measurement has over what another has; rows are found by patterns of their values."""
+    """A number of one row of a measurement over that of another; patterns of their values find the rows."""
 
     what: str
     aim: str
@@ -25,7 +28,7 @@ class Ratio(NamedTuple):
 
 
 def _speed(what: str, aim: str, file: str, ours: str, peer: str, **of: str) -> Ratio:
-    """Ours over the peer's, in images a second."""
+    """Compare our images a second with the peer's."""
     return Ratio(what, aim, file, "images per second", {"program": ours} | of, {"program": peer} | of)
 
 
@@ -76,14 +79,14 @@ RATIOS = (
 
 
 def ratios(folder: Path) -> str:
-    """The table of those of RATIOS that have been measured; of speeds, the ratio of the medians."""
+    """Write the table of RATIOS; a ratio of speeds is that of the medians."""
 
     def value(rows: list[Row], column: str, wanted: dict[str, str]) -> float:
         (row,) = (r for r in rows if all(fnmatch(str(r[k]), pattern) for k, pattern in wanted.items()))
         found = row[column]
         return float(found["median"] if isinstance(found, dict) else found)
 
-    lines = ["| ratio | aim | measured |", "|---|---|---|"]
+    lines = []
     for ratio in RATIOS:
         file = folder / f"{ratio.file}.json"
         measured = "not yet"
@@ -91,24 +94,22 @@ def ratios(folder: Path) -> str:
             rows = json.loads(file.read_text())["rows"]
             ours, peer = (value(rows, ratio.column, wanted) for wanted in (ratio.ours, ratio.peer))
             measured = f"{ours / peer:.3g}"
-        lines.append(f"| {ratio.what} | {ratio.aim} | {measured} |")
-    return "\n".join(lines)
+        lines.append({"ratio": ratio.what, "aim": ratio.aim, "measured": measured})
+    return markdown(pd.DataFrame(lines))
 
 
 def table(content: Row) -> str:
-    """Markdown, headed by the machine.
+    """Write a measurement as a Markdown table, below a line about the machine.
 
     >>> speed = {"median": 2.0, "lowest": 1.0, "highest": 3.0}
     >>> rows = [{"program": "a", "images per second": speed}, {"program": "b", "images per second": speed}]
     >>> print(table({"machine": None, "rows": rows}))
-    | program | images per second |
-    |---|---|
-    | a | 2 (1 to 3) |
-    | b | 2 (1 to 3) |
+    | program   |   images per second |
+    |:----------|--------------------:|
+    | a         |          2 (1 to 3) |
+    | b         |          2 (1 to 3) |
     """
-    rows = content["rows"]
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
-    lines += ["| " + " | ".join(_cell(value) for value in row.values()) + " |" for row in rows]
+    lines = [markdown(pd.DataFrame(content["rows"]).map(_cell))]
     if machine := content["machine"]:
         versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
         load = " and ".join(f"{x:.1f}" for x in machine["load"])
@@ -127,7 +128,7 @@ def _cell(value: object) -> str:
 
 
 def fill(page: str, folder: Path) -> str:
-    """The page with every table between `<!-- NAME -->` and `<!-- / -->` made anew, if it was measured."""
+    """Return the page with every table between `<!-- NAME -->` and `<!-- / -->` made anew, if it was measured."""
 
     def made(match: re.Match[str]) -> str:
         file = folder / f"{match[1]}.json"

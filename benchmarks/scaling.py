@@ -1,4 +1,4 @@
-"""What a run on other machines would cost: a model of a step, fed with what was measured and with named assumptions.
+"""The cost of a run on other machines: a model of a step, fed with what was measured and with named assumptions.
 
 `python -m benchmarks.scaling` prints the predictions and puts them, and the measured tables, into docs/scaling.md.
 """
@@ -45,9 +45,12 @@ class Machine:
     """Seconds of the smallest exchange."""
     disk: float = 1e9
     """Bytes a second of a checkpoint."""
+    dollars: float = 3.0
+    """The price of one GPU for an hour. A guess."""
 
     @property
     def link(self) -> float:
+        """Return the bytes a second of the slowest exchange."""
         return self.nvlink if self.gpus <= self.node else self.network
 
 
@@ -70,18 +73,20 @@ class Job:
 
     @property
     def pixels(self) -> int:
+        """Return the pixels of all views of an image."""
         return 2 * self.large**2 + self.local_views * self.small**2
 
 
 @cache
 def weights(network: str) -> int:
+    """Count the parameters."""
     with torch.device("meta"):
         return sum(p.numel() for p in create_model(network, num_classes=0).parameters())
 
 
 @cache
 def forward_flops(network: str, side: int) -> int:
-    """Of one image.
+    """Count the operations of one image's forward pass; a multiplication and an addition are two.
 
     >>> round(forward_flops("resnet50", 224) / 1e9, 1)
     8.2
@@ -93,13 +98,14 @@ def forward_flops(network: str, side: int) -> int:
 
 @cache
 def norms(network: str) -> int:
+    """Count the layers of batch norm."""
     with torch.device("meta"):
         modules = create_model(network, num_classes=0).modules()
         return sum(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in modules)
 
 
 def step(job: Job, machine: Machine, decoded: float) -> dict[str, float]:
-    """Seconds of the parts of one step; `decoded`: images a second that one core decodes.
+    """Predict the seconds of the parts of one step; `decoded` is the images a second that one core decodes.
 
     decode      images of a GPU / (its cores * decoded); hidden behind the rest
     views       images * pixels * 3 channels * 4 bytes * passes / memory bandwidth
@@ -130,16 +136,17 @@ def step(job: Job, machine: Machine, decoded: float) -> dict[str, float]:
 
 
 def total(parts: dict[str, float]) -> float:
-    """Seconds of a step: decoding runs beside all the rest."""
+    """Add up the seconds of a step; decoding runs beside all the rest."""
     return max(parts["decode"], sum(seconds for name, seconds in parts.items() if name != "decode"))
 
 
 def hours(job: Job, machine: Machine, decoded: float) -> float:
+    """Predict the hours of a whole run."""
     return job.images * job.epochs / job.batch * total(step(job, machine, decoded)) / 3600
 
 
 def line(xs: list[float], ys: list[float]) -> tuple[float, float]:
-    """Least squares: y at 0, and what each x adds.
+    """Fit a line by least squares: y at 0, and what each x adds.
 
     >>> [round(v, 6) for v in line([1, 2, 3], [5, 7, 9])]
     [3.0, 2.0]
@@ -149,11 +156,12 @@ def line(xs: list[float], ys: list[float]) -> tuple[float, float]:
 
 
 def rows_of(name: str) -> list[Row]:
+    """Read the rows of a measurement."""
     return json.loads((RESULTS / f"{name}.json").read_text())["rows"]
 
 
 def fitted() -> list[Row]:
-    """Lines through what was measured: what does not grow, and what each image adds."""
+    """Fit lines through the measurements: what does not grow, and what each image adds."""
     lines = []
     for kept in dict.fromkeys(row["kept as"] for row in rows_of("folders")):
         rows = [row for row in rows_of("folders") if row["kept as"] == kept]
@@ -181,7 +189,7 @@ MACHINES = {
 
 
 def predictions(decoded: float) -> dict[str, list[Row]]:
-    """The tables of the page, by the name of their marks."""
+    """Make the tables of the page, by the name of their marks."""
     parts = {name: step(IMAGENET, machine, decoded) for name, machine in MACHINES.items()}
     imagenet = [
         {"milliseconds of a step": part, **{name: _rounded(1000 * p[part]) for name, p in parts.items()}}
@@ -195,14 +203,15 @@ def predictions(decoded: float) -> dict[str, list[Row]]:
         for kind in machines:
             for utilisation in (0.05, 0.1, 0.2):
                 machine = replace(MACHINES[kind], utilisation=utilisation)
-                seconds = step(job, machine, decoded)
+                seconds, whole = step(job, machine, decoded), hours(job, machine, decoded)
                 runs.append(
                     {
                         "run": name,
                         "machine": kind,
                         "utilisation": utilisation,
                         "images per second": _rounded(job.batch / total(seconds)),
-                        "hours": _rounded(hours(job, machine, decoded)),
+                        "hours": _rounded(whole),
+                        "dollars": _rounded(whole * machine.gpus * machine.dollars),
                         "the largest part": max(seconds, key=lambda part: seconds[part]),
                     }
                 )
@@ -210,7 +219,7 @@ def predictions(decoded: float) -> dict[str, list[Row]]:
 
 
 def bottlenecks(decoded: float) -> list[Row]:
-    """Where, on 8 H100s and ImageNet's job, each part takes as long as the network."""
+    """Say where, on 8 H100s and with ImageNet's job, each part takes as long as the network."""
     machine, job = MACHINES["8 H100s"], IMAGENET
     parts = step(job, machine, decoded)
     network = parts["network"]
@@ -245,16 +254,13 @@ def bottlenecks(decoded: float) -> list[Row]:
 
 
 def _rounded(value: object) -> object:
-    return (
-        f"{value:,.3g}"
-        if isinstance(value, float) and abs(value) < 1000
-        else f"{value:,.0f}"
-        if isinstance(value, float)
-        else value
-    )
+    if not isinstance(value, float):
+        return value
+    return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def main() -> None:
+    """Print the predictions and put them into the page."""
     decode = next(
         row for row in rows_of("decode") if row["canvas"] == IMAGENET.canvas and row["threads"] == 1
     )

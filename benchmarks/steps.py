@@ -1,13 +1,13 @@
 """(b) Whole training steps from uint8 images, and (c) their limit: the same network and loss on ready views.
 
-`python -m benchmarks.steps small16 resnet18` measures these networks, each into a file of its own.
+`python -m benchmarks.steps small16 resnet18` measures these networks, each into a file of its own. With
+`--no-compiled` it leaves out the compiled contenders, which take minutes to compile.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,10 +16,13 @@ from benchmarks.measure import CORES, Program, Row, speeds, write
 from benchmarks.ours import NETWORKS, Contender, OnReadyViews, Ours
 from benchmarks.peers import KorniaViews, LightlyLoss, lightly_loader
 from stochcon.config import Config, Latent, Views
-from stochcon.train.pretrain import loss
+from stochcon.method.algorithm1 import Embeddings, algorithm1
+from stochcon.method.objective import multi_crop_info_nce
 
 
 class Lightly(Contender):
+    """lightly's transform in the workers of a loader, its loss, and a plain loop."""
+
     def __init__(self, config: Config, images: Tensor, workers: int):
         super().__init__(config, images, channels_last=False)
         self.loader = lightly_loader(images.repeat(4, 1, 1, 1), config.views, len(images), workers)
@@ -30,16 +33,25 @@ class Lightly(Contender):
 
 
 class Kornia(Contender):
+    """kornia's views, and SimCLR by our Algorithm 1."""
+
     def __init__(self, config: Config, images: Tensor):
         super().__init__(config, images)
         self.make = KorniaViews(config.views)
 
     def step(self) -> int:
-        return self.learn(loss(self.model(*self.make(self.images), 1.0), self.config))
+        top, bottom = self.make(self.images)
+        branches = (top, bottom) if len(bottom) else top.split(1)
+        return self.learn(algorithm1(self.model, *branches, relaxation=1.0, objective=self.objective))
+
+    def objective(self, embeddings: Embeddings) -> Tensor:
+        return multi_crop_info_nce(embeddings.v, embeddings.v_prime, self.config.temperature)
 
 
-def programs(network: str, local_views: int, batch: int, workers: int) -> dict[str, Program]:
-    def config(kind: Literal["deterministic", "bernoulli", "gaussian"], compile: bool = False) -> Config:
+def programs(network: str, local_views: int, batch: int, workers: int, compiled: bool) -> dict[str, Program]:
+    """Make every contender for one network and number of local views."""
+
+    def config(kind: str, compile: bool = False) -> Config:
         return Config(
             backbone=NETWORKS[network][0],
             views=Views(local_views=local_views),
@@ -49,32 +61,45 @@ def programs(network: str, local_views: int, batch: int, workers: int) -> dict[s
         )
 
     images = torch.randint(256, (batch, 3, 32, 32), dtype=torch.uint8)
-    simclr, compiled = config("deterministic"), config("deterministic", compile=True)
-    return {
+    simclr, fused = config("deterministic"), config("deterministic", compile=True)
+    plain: dict[str, Program] = {
         f"lightly: transform, {workers} workers, loss, plain loop": Lightly(simclr, images, workers).epoch,
         "kornia's views, our SimCLR": Kornia(simclr, images).step,
         "stochcon, SimCLR": Ours(simclr, images).step,
         "stochcon, Bernoulli": Ours(config("bernoulli"), images).step,
         "stochcon, Gaussian": Ours(config("gaussian"), images).step,
-        "stochcon, SimCLR, compiled": Ours(compiled, images).step,
         "limit: ready views, contiguous": OnReadyViews(simclr, images, channels_last=False).step,
         "limit: ready views, channels_last": OnReadyViews(simclr, images).step,
-        "limit: ready views, channels_last, compiled": OnReadyViews(compiled, images).step,
+    }
+    if not compiled:
+        return plain
+    return plain | {
+        "stochcon, SimCLR, compiled": Ours(fused, images).step,
+        "limit: ready views, channels_last, compiled": OnReadyViews(fused, images).step,
     }
 
 
 def measure(
-    network: str, batch: int | None = None, workers: int = CORES, seconds: float = 2.0, repeats: int = 3
+    network: str,
+    batch: int | None = None,
+    workers: int = CORES,
+    seconds: float = 2.0,
+    repeats: int = 3,
+    compiled: bool = True,
 ) -> list[Row]:
-    """2 and 2 + 8 views of 32 and 16 pixels."""
+    """Measure 2 and 2 + 8 views of 32 and 16 pixels."""
     batch = batch or NETWORKS[network][1]
     return [
         {"network": network, "batch": batch, "views": f"2 + {n}", "program": name, "images per second": speed}
         for n in (0, 8)
-        for name, speed in speeds(programs(network, n, batch, workers), seconds, repeats).items()
+        for name, speed in speeds(programs(network, n, batch, workers, compiled), seconds, repeats).items()
     ]
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or NETWORKS:
-        write(f"steps-{name}", partial(measure, name))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("networks", nargs="*", default=[*NETWORKS], choices=[*NETWORKS])
+    parser.add_argument("--compiled", action=argparse.BooleanOptionalAction, default=True)
+    options = parser.parse_args()
+    for name in options.networks:
+        write(f"steps-{name}", partial(measure, name, compiled=options.compiled))

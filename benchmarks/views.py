@@ -7,8 +7,8 @@ import torch
 from benchmarks.measure import CORES, Program, Row, speeds, write
 from benchmarks.peers import KorniaViews, lightly_loader
 from stochcon.config import Views
-from stochcon.views import make_views
 from stochcon.program import keep_freed_memory
+from stochcon.views import make_views
 
 SIZES = ((32, 32, 16, 256), (256, 224, 96, 16))
 """Pixels of the image, of the global and of the local views, and images a batch."""

@@ -15,7 +15,7 @@ from benchmarks.measure import CORES, Row, summary, write
 
 
 def pretrain(processes: int, threads: int, *options: str) -> tuple[float, float]:
-    """Wall seconds of the command, and images a second of a median stretch of its log."""
+    """Run the command; return its wall seconds, and the images a second of a median stretch of its log."""
     with tempfile.TemporaryDirectory() as folder:
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         command = [sys.executable, *(torchrun if processes > 1 else []), "-m", "stochcon", "pretrain"]
@@ -33,7 +33,7 @@ def pretrain(processes: int, threads: int, *options: str) -> tuple[float, float]
 
 
 def data_size(sizes: tuple[int, ...] = (1_000, 4_000, 16_000), *options: str) -> list[Row]:
-    """One epoch of the photographs recipe, from the start of the command to its end."""
+    """Measure one epoch of the photographs recipe, from the start of the command to its end."""
     rows = []
     for n in sizes:
         seconds, speed = pretrain(
@@ -46,7 +46,7 @@ def data_size(sizes: tuple[int, ...] = (1_000, 4_000, 16_000), *options: str) ->
 
 
 def processes(repeats: int = 3, *options: str) -> list[Row]:
-    """The photographs recipe with all cores: as threads of one process, and as processes of one thread."""
+    """Measure the photographs recipe on all cores: as threads of one process, and as processes of one thread."""
     command = ("photographs", "--data.limit=5000", "--epochs=1", "--log-every=2", *options)
     contenders: dict[str, tuple[int, int, tuple[str, ...]]] = {
         f"1 process of {CORES} threads": (1, CORES, ()),

@@ -40,8 +40,7 @@ def test_the_peers_make_views_of_our_shapes_and_range() -> None:
 
 def test_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ours.NETWORKS, "toy", (Backbone(width=2), 2))
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: None)  # which takes a minute
-    assert positive(steps.measure("toy", workers=1, seconds=0.0, repeats=1)) == 18
+    assert positive(steps.measure("toy", workers=1, seconds=0.0, repeats=1, compiled=False)) == 14
 
 
 def test_encode(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +91,8 @@ def test_the_page_has_a_place_for_every_result_and_nothing_else(tmp_path: Path) 
     ]
     measure.write("views", lambda: rows, tmp_path)
     filled = report.fill(page, tmp_path)
-    assert "| 32 / 16 | stochcon | 50 (50 to 50) |" in filled
-    assert "over kornia's | ≥ 10 | 12.5 |" in filled and "over its forward | ≥ 0.95 | not yet |" in filled
+    cells = re.sub(r" +", " ", filled)
+    assert "| 32 / 16 | stochcon | 50 (50 to 50) |" in cells
+    assert "over kornia's | ≥ 10 | 12.5 |" in cells and "over its forward | ≥ 0.95 | not yet |" in cells
     assert report.fill(filled, tmp_path) == filled
     assert json.loads((tmp_path / "views.json").read_text())["machine"]["cores"] == measure.CORES
