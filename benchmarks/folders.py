@@ -1,4 +1,4 @@
-"""Folders and shards of 10,000 and of 100,000 JPEG files: listing, decoding on demand, and the memory it takes.
+"""Folders and shards of 10,000 and of 100,000 JPEG files: listing, decoding on demand, and the memory of it.
 
 Seconds are those that the cores worked, in which other programs do not show.
 `TMPDIR=/dev/shm python -m benchmarks.folders` keeps the files in memory, so that no disk is measured.
@@ -112,7 +112,7 @@ def folders() -> list[Row]:
 
 
 def decode() -> list[Row]:
-    """Decode photographs of 500 x 375 pixels by libjpeg-turbo through Pillow, which scales while it decodes."""
+    """Decode photographs of 500 x 375 pixels by libjpeg-turbo through Pillow, which scales as it decodes."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder, f"{name}.jpg") for name in PHOTOGRAPHS]
         for path in paths:

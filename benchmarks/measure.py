@@ -1,4 +1,4 @@
-"""What every benchmark shares: alternating runs, medians with their spread, and JSON that says where and when."""
+"""Alternating runs, medians with their spread, and JSON that says where and when: for all benchmarks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""(e) Peak memory and time of a step against the batch, with and without chunks, each in a process of its own."""
+"""(e) Peak memory and time of a step against the batch, with and without chunks, each in its own process."""
 
 from __future__ import annotations
 

@@ -114,8 +114,9 @@ def table(content: Row) -> str:
         versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
         load = " and ".join(f"{x:.1f}" for x in machine["load"])
         line = (
-            f"{machine['date']}, {machine['cores']} cores of {machine['processor']}, {machine['threads']} threads, "
-            f"load {load} before and after; Python {machine['python']}, {versions}."
+            f"{machine['date']}, {machine['cores']} cores of {machine['processor']}, "
+            f"{machine['threads']} threads, load {load} before and after; "
+            f"Python {machine['python']}, {versions}."
         )
         lines = [line, "", *lines]
     return "\n".join(lines)
@@ -128,7 +129,7 @@ def _cell(value: object) -> str:
 
 
 def fill(page: str, folder: Path) -> str:
-    """Return the page with every table between `<!-- NAME -->` and `<!-- / -->` made anew, if it was measured."""
+    """Make every table between `<!-- NAME -->` and `<!-- / -->` of a page anew, if it was measured."""
 
     def made(match: re.Match[str]) -> str:
         file = folder / f"{match[1]}.json"

@@ -1,6 +1,7 @@
-"""The cost of a run on other machines: a model of a step, fed with what was measured and with named assumptions.
+"""The cost of a run on other machines: a model of a step, fed with measurements and with named assumptions.
 
-`python -m benchmarks.scaling` prints the predictions and puts them, and the measured tables, into docs/scaling.md.
+`python -m benchmarks.scaling` prints the predictions, and puts them and the measured tables into
+docs/scaling.md.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 
 @dataclass(frozen=True)
 class Machine:
-    """Assumptions, none of them measured here: data sheets of an H100 node, and guesses where there is none."""
+    """Assumptions, none of them measured here: data sheets of an H100 node, and guesses without any."""
 
     gpus: int = 8
     node: int = 8
@@ -111,7 +112,8 @@ def step(job: Job, machine: Machine, decoded: float) -> dict[str, float]:
     views       images * pixels * 3 channels * 4 bytes * passes / memory bandwidth
     network     images * 3 * FLOPs of a forward (the backward is two) / (peak * utilisation)
     gradients   all-reduce: 2 (P - 1) / P * weights * 4 bytes / link; DDP hides some of it behind the backward
-    gather      embeddings: all-gather and, backwards, all-reduce: 3 (P - 1) / P * batch * views * width * 4 / link
+    gather      embeddings: all-gather and, backwards, all-reduce:
+                3 (P - 1) / P * batch * views * width * 4 / link
     contrast    3 * 2 * images * (2 batch) * width FLOPs for each pair of views, at a tenth of float32's peak
     batch norm  3 exchanges a layer and size of view, of which latency is all that counts
     checkpoint  weights * 4 bytes * 2 (momentum) / disk, every so many steps
@@ -223,6 +225,7 @@ def bottlenecks(decoded: float) -> list[Row]:
     machine, job = MACHINES["8 H100s"], IMAGENET
     parts = step(job, machine, decoded)
     network = parts["network"]
+    between_nodes = machine.network / machine.link
     far = replace(machine, gpus=1 << 20)
     fixed = step(job, far, decoded)
     mine = job.batch / machine.gpus
@@ -240,7 +243,7 @@ def bottlenecks(decoded: float) -> list[Row]:
             ),
             (
                 "gather",
-                f"above {_rounded(machine.gpus * network / parts['gather'] * machine.network / machine.link)} "
+                f"above {_rounded(machine.gpus * network / parts['gather'] * between_nodes)} "
                 f"GPUs of {mine:.0f} images each, between nodes",
             ),
             ("contrast", f"at a batch above {_rounded(job.batch * network / parts['contrast'])}"),

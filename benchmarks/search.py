@@ -2,10 +2,10 @@
 
     python -m benchmarks.search RUN [--count 1000000] [--repeats 3] [--all-indexes]
 
-RUN is a finished run. The codes are samples of q(z'|x) of its training images, drawn with replacement, and the
-queries the codes of test images, which are not among them; beside them uniformly random codes, where near is as
-far as elsewhere, and no index can help. The contestants take turns. Recall@10 counts what is as near as the
-tenth. Writes results/performance/search.json.
+RUN is a finished run. The codes are samples of q(z'|x) of its training images, drawn with replacement.
+The queries are the codes of test images, which are not among them. Beside them stand uniformly random
+codes, where near is as far as elsewhere, and no index can help. The contestants take turns. Recall@10
+counts what is as near as the tenth. The result is results/performance/search.json.
 """
 
 from __future__ import annotations

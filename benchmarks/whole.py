@@ -46,7 +46,7 @@ def data_size(sizes: tuple[int, ...] = (1_000, 4_000, 16_000), *options: str) ->
 
 
 def processes(repeats: int = 3, *options: str) -> list[Row]:
-    """Measure the photographs recipe on all cores: as threads of one process, and as processes of one thread."""
+    """Measure the photographs recipe on all cores: as threads of a process, and as processes of a thread."""
     command = ("photographs", "--data.limit=5000", "--epochs=1", "--log-every=2", *options)
     contenders: dict[str, tuple[int, int, tuple[str, ...]]] = {
         f"1 process of {CORES} threads": (1, CORES, ()),

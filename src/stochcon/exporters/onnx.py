@@ -195,11 +195,10 @@ def _translate(graph: Graph, config: Config, model: str) -> bytes:
 def _validation_images(config: Config, count: int) -> Tensor:
     """Read at most `count` images of the run's own data, spread evenly over the list of them."""
     try:
-        sources = sets.LISTS[config.data.name](config.data, "validation")[1]
+        sources = sets.listed(config.data, "validation")[1]
         some = sources[:: max(1, len(sources) // count)][:count]
-        pixels = images.read(some, (), config.data.size, config.data.channels).pixels
-        if not len(pixels):
-            raise ValueError(f"{config.data.root} has no validation images")
+        found = images.read(some, (), config.data.size, config.data.channels)
+        images.refuse_too_many(found.skipped, len(some), config.data.max_bad, "validation images")
     except ValueError as error:
         raise ValueError(f"{error}; --check 0 exports without comparing") from None
-    return pixels
+    return found.pixels
