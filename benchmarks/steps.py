@@ -42,7 +42,7 @@ class Kornia(Contender):
     def step(self) -> int:
         top, bottom = self.make(self.images)
         branches = (top, bottom) if len(bottom) else top.split(1)
-        return self.learn(algorithm1(self.model, *branches, relaxation=1.0, objective=self.objective))
+        return self.learn(algorithm1(self.model, *branches, 1.0, self.objective))
 
     def objective(self, embeddings: Embeddings) -> Tensor:
         return multi_crop_info_nce(embeddings.v, embeddings.v_prime, self.config.temperature)

@@ -74,7 +74,7 @@ def load_and_extract(folder: Path) -> None:
     stochcon.extract(model, pixels, config.views)
 
 
-def searched(**how: bool) -> Callable[[Path], object]:
+def searched(**how: Any) -> Callable[[Path], object]:
     def call(folder: Path) -> object:
         queries = stochcon.read_codes(folder / "codes.parquet").ids[:3].tolist()
         return search(folder / "codes.parquet", queries, **how)
