@@ -41,10 +41,10 @@ def evaluate(
     with computing():
         if curve:
             from stochcon.evaluation import curve as curves
-            from stochcon.evaluation.evaluate import of_split
+            from stochcon.evaluation.evaluate import file_of_split
 
-            print(curves.table(stochcon.curve(directories, baseline, split, progress=not quiet)))
-            print(f"\nThe picture is {directories[0] / of_split(curves.PICTURE, split)}")
+            curves.show(stochcon.curve(directories, baseline, split, progress=not quiet))
+            print(f"\nThe picture is {file_of_split(directories[0], curves.PICTURE, split)}")
         else:
             from stochcon.evaluation.evaluate import show
 

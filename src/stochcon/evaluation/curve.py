@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
-from torch import Tensor
 
-from stochcon import atomic
-from stochcon.config import changes
-from stochcon.data.images import Images, Split, stratified_subset
-from stochcon.evaluation import probes
-from stochcon.evaluation.evaluate import NAMES, Codes, labelled, of_split, pixels
+from stochcon import atomic, report
+from stochcon.config import Config, changes
+from stochcon.data.images import Split, stratified_subset
+from stochcon.evaluation import baselines, probes
+from stochcon.evaluation.evaluate import NAMES, file_of_split, labelled_images, pixel_floats
 from stochcon.evaluation.features import Features, extract
 from stochcon.evaluation.regression import ridge_r2, targets
 from stochcon.evaluation.retrieval import retrieval
+from stochcon.method.model import StochCon
 from stochcon.runs import load_model
 
 CURVE, PICTURE = "curve.json", "curve.png"
@@ -31,223 +31,170 @@ MEASURES = {
     "forest": "random forest, top-1 (%)",
     "ridge": "ridge regression, mean R²",
 }
-STYLES = {
-    "bits": ("o-", "black"),
-    "h": ("-", "0.75"),
-    "h-itq": ("s--", "tab:blue"),
-    "h-median": ("D:", "tab:green"),
-    "pixels-pca-sign": ("v-.", "tab:red"),
-    "pixels-itq": ("^--", "tab:orange"),
-    "pixels-random": ("x:", "tab:gray"),
-}
-"""Marker with line, and colour, by code: the markers tell them apart without the colours."""
-
-Values = dict[str, list[float | None]]
-"""By code, for each width: none where the code has not so many bits."""
-
-
-@dataclass(frozen=True)
-class Curve:
-    """What was measured at each number of bits."""
-
-    split: Split
-    runs: list[str]
-    """One run, whose bits the smaller numbers are some of; or several, each with its own number."""
-    twin: str | None
-    """The run whose h the other codes quantise; none: the runs' own."""
-    widths: list[int]
-    scores: dict[str, Values]
-    """By measure; the code `h` is the runs' h, as floats."""
-
-    def kept(self) -> list[float]:
-        """Per cent of the kNN top-1 of h that the bits keep, for each width.
-
-        >>> Curve("test", ["a"], None, [8], {"knn": {"bits": [60.0], "h": [80.0]}}).kept()
-        [75.0]
-        """
-        knn = self.scores["knn"]
-        return [100 * (few or 0) / (whole or 100) for few, whole in zip(knn["bits"], knn["h"], strict=True)]
 
 
 def curve(
-    runs: Sequence[Path | str], twin: Path | str | None = None, split: Split = "test", progress: bool = True
-) -> Curve:
-    """Scores against the number of bits; also saved as curve.json and curve.png in the first run's directory.
+    runs: Sequence[Path | str],
+    baseline: Path | str | None = None,
+    split: Split = "test",
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Score codes against their number of bits (sections 4.1 and 4.3); save curve.json and curve.png in the first run.
 
-    One run is scored on 8, 16, 32 ... of its bits and on all; several runs of different widths on all of
-    theirs. Beside them are codes of as many bits from pixels, and from h of `twin` or of the run itself.
-    kNN, the linear probe and retrieval use all training images; forest and ridge regression learn from at
-    most SUBSET of them, drawn evenly over the classes.
+    One run is scored on 8, 16, 32 ... of its bits and on all; several runs on all of theirs. Beside them are codes
+    of as many bits made of pixels and of h. Forest and ridge regression learn from at most SUBSET training images,
+    drawn evenly over the classes.
 
-    Raises ValueError without labels, for a run without bits, for two of one width, and for different data.
+    Args:
+        runs: Directories of finished runs, all with the same data.
+        baseline: The run whose h the other codes quantise, say of SimCLR; by default each run's own h.
+        split: The images to classify.
+        progress: Whether to say in the terminal what is being done.
+
+    Returns:
+        A row for each number of `bits`, `code` and `measure`, with the `score`. The code "h" is h itself, as floats.
+
+    Raises:
+        ValueError: If there are no labels, a run has no bits, two have equally many, or the data differ.
+
+    Example:
+        >>> import tempfile, stochcon
+        >>> tiny = stochcon.recipe("digits").model_copy(update={"epochs": 1})
+        >>> run = stochcon.pretrain(tiny, tempfile.mkdtemp() + "/run", progress=False)
+        >>> curve([run], split="validation", progress=False)["bits"].unique().tolist()
+        [8, 16]
     """
-    named = [str(run) for run in runs]
-    models = {name: load_model(name) for name in [*named, *([] if twin is None else [str(twin)])]}
-    config = models[named[0]][1]
-    for name, (_, other) in models.items():
-        for field, (ours, theirs) in changes(config.data, other.data).items():
-            raise ValueError(
-                f"{name} has data.{field} = {theirs}, but {named[0]} has {ours}: they must be equal"
-            )
+    names, other = [str(run) for run in runs], None if baseline is None else str(baseline)
+    models = _load([*names, *([other] if other else [])])
     with Console(quiet=not progress).status("reading the images") as status:
-        train, labels, test, truth = labelled(config.data, split)
+        train, labels, test, truth = labelled_images(models[names[0]][1].data, split)
+        some = stratified_subset(labels.numpy(), SUBSET)
+        asked, answers = targets(train.pixels[some]), targets(test.pixels)
+
+        def score(x: Any, y: Any) -> dict[str, float]:
+            r2 = ridge_r2(x[some], asked, y, answers)
+            values = {
+                "knn": probes.knn_top1(x, labels, y, truth),
+                "map": retrieval(x, labels, y, truth)["map"],
+                "linear": probes.linear_top1(x, labels, y, truth),
+                "forest": probes.forest_top1(x[some], labels[some], y, truth),
+                "ridge": sum(r2.values()) / len(r2),
+            }
+            return {name: round(value, 4) for name, value in values.items()}
+
         status.update("computing features")
         features = {
-            name: (extract(model, train.pixels, c.views), extract(model, test.pixels, c.views))
-            for name, (model, c) in models.items()
+            name: tuple(extract(model, images.pixels, config.views) for images in (train, test))
+            for name, (model, config) in models.items()
         }
-        asked = {name: widths(_bits(name, features[name][0])) for name in named}
-        if len(named) > 1:
-            asked = {name: own[-1:] for name, own in sorted(asked.items(), key=lambda item: item[1][-1])}
-        every = [width for own in asked.values() for width in own]
-        if len({*every}) < len(named):
-            raise ValueError(f"{', '.join(named)}: each run must have another number of bits")
+        steps = _steps([(name, features[name][0]) for name in names])
         status.update("projecting pixels")
-        pixel_codes = of_pixels(train, test, max(every))
-        score = scorer(train, labels, test, truth)
-        rows: list[dict[str, dict[str, float]]] = []
-        for name, own in asked.items():
-            a, b = features[name]
-            h = score(a.h, b.h)
-            bits = of_bits(a, b)
-            others = of_h(a, b) if twin is None else of_h(*features[str(twin)], "simclr-")
-            for width in own:
-                row = {}
-                for code, (x, y) in (bits(width) | others(width) | pixel_codes(width)).items():
-                    status.update(f"scoring {width} bits: {NAMES[code]}")
-                    if x.shape[1] == width:
-                        row[code] = score(x, y)
-                rows.append(row | {"h": h})
-    codes = dict.fromkeys(code for row in rows for code in row)
-    scores = {m: {code: [row.get(code, {}).get(m) for row in rows] for code in codes} for m in MEASURES}
-    result = Curve(split, named, None if twin is None else str(twin), every, scores)
-    save(result)
-    return result
+        pixels = baselines.codes_of_pixels(
+            pixel_floats(train), pixel_floats(test), [width for width, _ in steps]
+        )
+        of_h = {name: score(features[name][0].h, features[name][1].h) for name in names}
+        rows: list[tuple[int, str, str, float]] = []
+        for width, name in steps:
+            status.update(f"scoring codes of {width} bits")
+            x, y = (f.h for f in features[other or name])
+            codes = {"bits": lowest_entropy_bits(*features[name], width)}
+            codes |= baselines.codes_of_h(x, y, width, "simclr-" if other else "") | pixels[width]
+            scores = {code: score(*pair) for code, pair in codes.items() if pair[0].shape[1] == width}
+            for code, values in (scores | {"h": of_h[name]}).items():
+                rows += [(width, code, measure, value) for measure, value in values.items()]
+    frame = pd.DataFrame(rows, columns=["bits", "code", "measure", "score"])
+    content = {"split": split, "runs": names, "baseline": other, "widths": [width for width, _ in steps]}
+    wide = {measure: by_width(frame, measure) for measure in MEASURES}
+    content["scores"] = {m: w.astype(object).where(w.notna(), None).to_dict("list") for m, w in wide.items()}
+    content["kept"] = kept(frame).tolist()
+    atomic.write_json(file_of_split(names[0], CURVE, split), content)
+    title = f"{', '.join(Path(name).name for name in names)}: {split} images"
+    report.save(draw(frame, title), file_of_split(names[0], PICTURE, split))
+    return frame
 
 
-def save(curve: Curve) -> None:
-    """curve.json and curve.png in the first run's directory, with the split in their names unless that is test."""
-    out = Path(curve.runs[0])
-    atomic.write_json(out / of_split(CURVE, curve.split), asdict(curve) | {"kept": curve.kept()})
-    picture = io.BytesIO()
-    draw(curve).savefig(picture, dpi=150, format="png")
-    atomic.write(out / of_split(PICTURE, curve.split), picture.getvalue())
+def _load(names: Sequence[str]) -> dict[str, tuple[StochCon, Config]]:
+    models = {name: load_model(name) for name in names}
+    for name, (_, config) in models.items():
+        for field, (ours, theirs) in changes(models[names[0]][1].data, config.data).items():
+            raise ValueError(
+                f"{name} has data.{field} = {theirs}, but {names[0]} has {ours}: they must be equal"
+            )
+    return models
 
 
-def _bits(run: str, features: Features) -> int:
-    if features.bits is None:
-        raise ValueError(f"{run} has no bits: a curve needs runs with --latent.kind bernoulli")
-    return features.bits.shape[1]
+def _steps(runs: list[tuple[str, Features]]) -> list[tuple[int, str]]:
+    """List the numbers of bits to score, ascending, each with its run."""
+    steps = []
+    for name, features in runs:
+        if features.bits is None:
+            raise ValueError(f"{name} has no bits: a curve needs runs with --latent.kind bernoulli")
+        steps.append((features.bits.shape[1], name))
+    if len({width for width, _ in steps}) < len(steps):
+        raise ValueError(f"{', '.join(name for name, _ in runs)}: each run must have another number of bits")
+    if len(steps) == 1:
+        return [(width, name) for most, name in steps for width in widths_up_to(most)]
+    return sorted(steps)
 
 
-def widths(most: int) -> list[int]:
-    """Powers of two from 8 up to, and `most` itself.
+def widths_up_to(most: int) -> list[int]:
+    """List the powers of two from 8 that are below a number, and the number itself.
 
-    >>> widths(48)
-    [8, 16, 32, 48]
+    Example:
+        >>> widths_up_to(48)
+        [8, 16, 32, 48]
     """
     return [2**i for i in range(3, most.bit_length()) if 2**i < most] + [most]
 
 
-OfBits = Callable[[int], Codes]
-"""Codes of a number of bits; of fewer if there are no more."""
+def lowest_entropy_bits(train: Features, test: Features, count: int) -> baselines.Representation:
+    """Take the bits of a run whose entropy is lowest, on average over the training images."""
+    assert train.bits is not None and test.bits is not None
+    chosen = train.uncertainty.mean(0).argsort()[:count]
+    return train.bits[:, chosen], test.bits[:, chosen]
 
 
-def of_bits(a: Features, b: Features) -> OfBits:
-    """The bits of a run that are surest, on average over the training images."""
-    assert a.bits is not None and b.bits is not None
-    bits, more, order = a.bits, b.bits, a.uncertainty.mean(0).argsort()
-    return lambda count: {"bits": (bits[:, order[:count]], more[:, order[:count]])}
+def by_width(scores: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Arrange a curve's scores by one measure: a row for each number of bits, a column for each code."""
+    rows = scores[scores["measure"] == measure]
+    return rows.pivot(index="bits", columns="code", values="score")[rows["code"].unique()]
 
 
-def of_h(a: Features, b: Features, prefix: str = "") -> OfBits:
-    """What can be had of the features h without training for bits."""
-    return lambda count: {
-        f"{prefix}h-itq": probes.itq(a.h, b.h, count),
-        f"{prefix}h-median": probes.above_median(a.h, b.h, count),
-    }
+def kept(scores: pd.DataFrame) -> pd.Series:
+    """Compute how much of h's kNN top-1 the bits keep at each width, in per cent."""
+    knn = by_width(scores, "knn")
+    return 100 * knn["bits"] / knn["h"].replace(0, 100)
 
 
-def of_pixels(train: Images, test: Images, most: int) -> OfBits:
-    """What can be had of pixels, which are projected once, to `most` dimensions."""
-    x, y = pixels(train, test)
-    a, b = probes.principal(x, y, most)
-    c, d = probes.random_projections(x, y, most)
-    return lambda count: {
-        "pixels-pca-sign": probes.signs(a[:, :count], b[:, :count]),
-        "pixels-itq": probes.signs(*probes.rotated(a[:, :count], b[:, :count])),
-        "pixels-random": (c[:, :count], d[:, :count]),
-    }
-
-
-def scorer(
-    train: Images, labels: Tensor, test: Images, truth: Tensor
-) -> Callable[[Tensor, Tensor], dict[str, float]]:
-    """Every one of MEASURES, of the features of both."""
-    some = stratified_subset(labels.numpy(), SUBSET)
-    asked, answers = targets(train.pixels[some]), targets(test.pixels)
-
-    def score(x: Tensor, y: Tensor) -> dict[str, float]:
-        r2 = ridge_r2(x[some], asked, y, answers)
-        values = {
-            "knn": probes.knn_top1(x, labels, y, truth),
-            "map": retrieval(x, labels, y, truth)["map"],
-            "linear": probes.linear_top1(x, labels, y, truth),
-            "forest": probes.forest_top1(x[some], labels[some], y, truth),
-            "ridge": sum(r2.values()) / len(r2),
-        }
-        return {name: round(value, 4) for name, value in values.items()}
-
-    return score
-
-
-def table(curve: Curve) -> str:
-    """Markdown: for each measure the widths down and the codes across."""
-    parts = []
-    for measure, values in curve.scores.items():
-        digits = 2 if measure == "ridge" else 1
-        columns = {NAMES[code]: line for code, line in values.items()}
+def show(scores: pd.DataFrame) -> None:
+    """Print a table for each measure: a row for each code, a column for each number of bits."""
+    for measure, title in MEASURES.items():
+        wide = by_width(scores, measure).rename(columns=NAMES)
         if measure == "knn":
-            columns["% of h's that bits keep"] = [*curve.kept()]
-        lines = [["bits", *columns]]
-        for width, *row in zip(curve.widths, *columns.values(), strict=True):
-            lines.append([str(width), *("–" if v is None else f"{v:.{digits}f}" for v in row)])
-        lines.insert(1, ["--:"] * len(lines[0]))
-        body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        parts.append(f"{MEASURES[measure]}\n\n{body}")
-    return "\n\n".join(parts)
+            wide["% of h's that bits keep"] = kept(scores)
+        table = wide.T.rename_axis("bits").reset_index()
+        digits = 2 if measure == "ridge" else 1
+        report.show(table, f"\n{title}", digits, bold=lambda name: name == NAMES["bits"])
 
 
-def draw(curve: Curve) -> Figure:
-    """A panel for each measure, the legend in a place of its own."""
-    figure = Figure(figsize=(12.5, 7), layout="constrained")
-    *axes, last = figure.subplots(2, 3).flat
-    for axis, (measure, values) in zip(axes, curve.scores.items(), strict=True):
-        panel(axis, curve.widths, values)
-        axis.set(title=MEASURES[measure], xlabel="bits an image")
-    last.axis("off")
-    last.legend(*axes[0].get_legend_handles_labels(), loc="center", frameon=False, fontsize=11)
-    figure.suptitle(f"{', '.join(Path(run).name for run in curve.runs)}: {curve.split} images")
+def draw(scores: pd.DataFrame, title: str) -> Figure:
+    """Draw a panel for each measure, and the legend in a place of its own."""
+    with report.styled():
+        figure = Figure(figsize=(12.5, 7))
+        *axes, last = figure.subplots(2, 3).flat
+        for axis, (measure, name) in zip(axes, MEASURES.items(), strict=True):
+            panel(axis, by_width(scores, measure))
+            axis.set(title=name, xlabel="bits an image")
+        last.axis("off")
+        last.legend(*axes[0].get_legend_handles_labels(), loc="center", fontsize=11)
+        figure.suptitle(title)
     return figure
 
 
-def panel(axis: Axes, widths: Sequence[int], values: Values) -> None:
-    """A line for each code against the number of bits."""
-    for code, line in values.items():
-        style, colour = STYLES[code.removeprefix("simclr-")]
-        heights = [float("nan") if value is None else value for value in line]
-        width, layer = (2.2, 3) if code == "bits" else (1.4, 2)
-        axis.plot(
-            widths,
-            heights,
-            style,
-            color=colour,
-            label=NAMES[code],
-            markersize=5,
-            linewidth=width,
-            zorder=layer,
-        )
+def panel(axis: Axes, scores: pd.DataFrame) -> None:
+    """Draw a line for each code, a column of the frame, against the number of bits, its index."""
+    first, *_ = axis.plot(scores.index, scores, label=[NAMES[code] for code in scores])
+    first.set(linewidth=2.2, zorder=3)
     axis.set_xscale("log", base=2)
-    axis.set_xticks(widths, [str(width) for width in widths])
+    axis.set_xticks(scores.index, [str(width) for width in scores.index])
     axis.minorticks_off()
-    axis.grid(alpha=0.3)

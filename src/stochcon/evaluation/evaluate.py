@@ -1,123 +1,26 @@
-"""A finished run, evaluated beside the codes that one would have without it."""
+"""A finished run is scored beside the codes that one would have without it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
-from stochcon import atomic, runs
+from stochcon import atomic, report, runs
 from stochcon.config import Data
 from stochcon.data import sets as data
 from stochcon.data.images import Images, Split, raw_bits
 from stochcon.evaluation import probes
+from stochcon.evaluation.baselines import Representation, codes_of_pixels, itq
 from stochcon.evaluation.features import Features, extract
 from stochcon.evaluation.retrieval import MOST_QUERIES, retrieval
-from stochcon.runs import load_model
+from stochcon.evaluation.statistics import count_bits
 
 BITS_WITHOUT_LATENT = 64
-
-Say = Callable[[str], object]
-"""Told what is being done, for whoever waits."""
-
-
-def silently(what: str) -> None:
-    """Tells nobody."""
-
-
-def evaluate(directory: Path | str, split: Split = "test", progress: bool = True) -> dict[str, float]:
-    """What a run's features and the baselines are worth for classifying and retrieving the images of `split`.
-
-    The result, also written to metrics.json, is that of `score` for each code, with counts of the bits. Choose
-    on split="validation" (written to metrics-validation.json), and read the test images once, at the end.
-    Keys with no meaning for the run's latent are absent. Raises ValueError without labels.
-    """
-    directory = Path(directory)
-    model, config = load_model(directory)
-    with Console(quiet=not progress).status("reading the images") as status:
-        train, labels, test, truth = labelled(config.data, split)
-        status.update("computing features and baselines")
-        a, b = extract(model, train.pixels, config.views), extract(model, test.pixels, config.views)
-        bits = config.latent.dim or BITS_WITHOUT_LATENT
-        codes = pixel_codes(train, test, bits) | feature_codes(a, b, bits)
-        metrics = score(codes, labels, truth, status.update)
-    if b.bits is not None:
-        metrics |= probes.count_bits(b.bits) | {"compression": raw_bits(test) / b.bits.shape[1]}
-    metrics["seed"] = config.seed
-    atomic.write_json(directory / of_split(runs.METRICS, split), metrics)
-    return metrics
-
-
-def labelled(config: Data, split: Split) -> tuple[Images, Tensor, Images, Tensor]:
-    """The training images and those of `split`, each with its labels (N,). Raises ValueError without labels.
-
-    Validation images are never among the training images here, even where the network has learned from them.
-    """
-    if split == "validation":
-        config = config.model_copy(update={"holdout": True})
-    train, test = data.load_labelled(config, "train"), data.load_labelled(config, split)
-    if not len(test[0]):
-        raise ValueError(f"{config.root} has no {split} images")
-    return *train, *test
-
-
-def of_split(name: str, split: Split) -> str:
-    """A file's name, with the split in it unless that is test.
-
-    >>> of_split("metrics.json", "test"), of_split("metrics.json", "validation")
-    ('metrics.json', 'metrics-validation.json')
-    """
-    path = Path(name)
-    return name if split == "test" else f"{path.stem}-{split}{path.suffix}"
-
-
-Pair = tuple[Tensor, Tensor]
-"""(N, D) of the training images, (M, D) of those to classify."""
-Codes = dict[str, Pair]
-"""By name."""
-
-
-def pixels(train: Images, test: Images) -> Pair:
-    """Images as they are: real features from 0 to 1."""
-    return train.pixels.flatten(1).float() / 255, test.pixels.flatten(1).float() / 255
-
-
-def pixel_codes(train: Images, test: Images, bits: int) -> Codes:
-    """Raw pixels, and the codes of as many bits that can be had of them without training a network."""
-    x, y = pixels(train, test)
-    components = probes.principal(x, y, bits)
-    return {
-        "pixels": (x, y),
-        "pixels-pca-sign": probes.signs(*components),
-        "pixels-itq": probes.signs(*probes.rotated(*components)),
-    }
-
-
-def feature_codes(a: Features, b: Features, bits: int) -> Codes:
-    """h, as many bits of it from ITQ, and the latent's z and bits where it has them."""
-    codes: Codes = {"h": (a.h, b.h), "h-itq": probes.itq(a.h, b.h, bits)}
-    if a.z is not None and b.z is not None:
-        codes["z"] = a.z, b.z
-    if a.bits is not None and b.bits is not None:
-        codes["bits"] = a.bits, b.bits
-    return codes
-
-
-def score(codes: Codes, train_labels: Tensor, test_labels: Tensor, say: Say = silently) -> dict[str, float]:
-    """`linear.NAME` and `knn.NAME` of every code, and `map.NAME` and the rest of `retrieval`, in per cent."""
-    metrics: dict[str, float] = {}
-    for name, (x, y) in codes.items():
-        say(f"scoring {NAMES.get(name, name)}")
-        metrics[f"linear.{name}"] = round(probes.linear_top1(x, train_labels, y, test_labels), 2)
-        metrics[f"knn.{name}"] = round(probes.knn_top1(x, train_labels, y, test_labels), 2)
-        for measure, value in retrieval(x, train_labels, y, test_labels).items():
-            metrics[f"{measure}.{name}"] = round(value, 2)
-    return metrics
-
-
+"""How many bits the baselines have beside a run whose configuration names no number."""
 NAMES = {
     "pixels": "raw pixels",
     "pixels-pca-sign": "pixels, PCA signs",
@@ -132,29 +35,120 @@ NAMES = {
     "z": "z, the latent's mean",
     "bits": "StochCon's bits",
 }
+"""What tables call each representation, in their order there."""
+MEASURES = {"linear": "linear", "knn": "kNN", "map": "mAP", "p10": "P@10", "p100": "P@100"}
 
 
-def show(metrics: dict[str, float], title: str, console: Console | None = None) -> None:
-    """Print the metrics as a table."""
-    columns = {"linear": "linear", "knn": "kNN", "map": "mAP", "p10": "P@10", "p100": "P@100"}
-    table = Table("representation")
-    for heading in columns.values():
-        table.add_column(heading, justify="right")
-    for key, name in NAMES.items():
-        if f"knn.{key}" in metrics:
-            values = [f"{metrics[f'{measure}.{key}']:.1f}" for measure in columns]
-            table.add_row(name, *values, style="bold" if key == "bits" else None)
-    console = console or Console()
-    console.print(f"\nClassification and retrieval in per cent: {title}", highlight=False)
-    console.print(table)
-    console.print(
+def evaluate(run: Path | str, split: Split = "test", progress: bool = True) -> dict[str, float]:
+    """Score the features of a run and the baselines at classifying and retrieving images (sections 4.1 and 4.3).
+
+    Args:
+        run: The directory of a finished run. metrics.json is written there, or metrics-validation.json.
+        split: The images to classify. Make choices on validation, and read test once, at the end.
+        progress: Whether to say in the terminal what is being done.
+
+    Returns:
+        The result of `score` in per cent, `bits`, `active`, `dead`, `compression` of a latent with bits, and `seed`.
+
+    Raises:
+        ValueError: If the run is not finished, or if the images have no labels.
+
+    Example:
+        >>> import tempfile, stochcon
+        >>> tiny = stochcon.recipe("digits").model_copy(update={"epochs": 1})
+        >>> run = stochcon.pretrain(tiny, tempfile.mkdtemp() + "/run", progress=False)
+        >>> 0 < evaluate(run, "validation", progress=False)["knn.bits"] < 100
+        True
+    """
+    model, config = runs.load_model(run)
+    with Console(quiet=not progress).status("reading the images") as status:
+        train, labels, test, truth = labelled_images(config.data, split)
+        status.update("computing features and baselines")
+        a, b = (extract(model, images.pixels, config.views) for images in (train, test))
+        width = config.latent.dim or BITS_WITHOUT_LATENT
+        found = pixel_representations(train, test, width) | feature_representations(a, b, width)
+        metrics = score(found, labels, truth, status.update)
+    if b.bits is not None:
+        metrics |= count_bits(b.bits) | {"compression": raw_bits(test) / b.bits.shape[1]}
+    metrics["seed"] = config.seed
+    atomic.write_json(file_of_split(run, runs.METRICS, split), metrics)
+    return metrics
+
+
+def labelled_images(config: Data, split: Split) -> tuple[Images, Tensor, Images, Tensor]:
+    """Read the training images and those of a split, both with labels (N,); refuse images without labels.
+
+    Validation images are never among the training images here, even where the network has learned from them.
+    """
+    if split == "validation":
+        config = config.model_copy(update={"holdout": True})
+    train, test = data.load_labelled(config, "train"), data.load_labelled(config, split)
+    if not len(test[0]):
+        raise ValueError(f"{config.root} has no {split} images")
+    return *train, *test
+
+
+def file_of_split(run: Path | str, name: str, split: Split) -> Path:
+    """Name a file of a run: metrics.json for test, and metrics-validation.json for validation."""
+    return Path(run) / (name if split == "test" else name.replace(".", f"-{split}."))
+
+
+def pixel_floats(images: Images) -> Tensor:
+    """Flatten images to (N, C * S * S) floats from 0 to 1."""
+    return images.pixels.flatten(1).float() / 255
+
+
+def pixel_representations(train: Images, test: Images, bits: int) -> dict[str, Representation]:
+    """Represent images by their pixels, and by codes that are made of them without a network."""
+    x, y = pixel_floats(train), pixel_floats(test)
+    codes = codes_of_pixels(x, y, [bits])[bits]
+    return {"pixels": (x, y)} | {name: codes[name] for name in ("pixels-pca-sign", "pixels-itq")}
+
+
+def feature_representations(train: Features, test: Features, bits: int) -> dict[str, Representation]:
+    """Represent images by h, a code that ITQ makes of h, and the latent's z and bits where it has them."""
+    found = {"h": (train.h, test.h), "h-itq": itq(train.h, test.h, bits)}
+    found |= {"z": (train.z, test.z), "bits": (train.bits, test.bits)}
+    return {name: pair for name, pair in found.items() if pair[0] is not None}
+
+
+def score(
+    found: dict[str, Representation], labels: Tensor, truth: Tensor, say: Callable[[str], object]
+) -> dict[str, float]:
+    """Compute `linear.NAME`, `knn.NAME`, `map.NAME` and the rest of `retrieval`, in per cent, for each representation.
+
+    labels (N,) are those of the training images, truth (M,) of the others. `say` is told what is being scored.
+    """
+    metrics: dict[str, float] = {}
+    for name, (x, y) in found.items():
+        say(f"scoring {NAMES.get(name, name)}")
+        of_one = {
+            "linear": probes.linear_top1(x, labels, y, truth),
+            "knn": probes.knn_top1(x, labels, y, truth),
+        }
+        of_one |= retrieval(x, labels, y, truth)
+        metrics |= {f"{measure}.{name}": round(value, 2) for measure, value in of_one.items()}
+    return metrics
+
+
+def table(metrics: dict[str, float]) -> pd.DataFrame:
+    """Arrange metrics: a row for each representation, a column for each measure that there is."""
+    there = {name: title for name, title in NAMES.items() if f"knn.{name}" in metrics}
+    columns = {head: [metrics.get(f"{m}.{name}") for name in there] for m, head in MEASURES.items()}
+    return pd.DataFrame({"representation": [*there.values()]} | columns).dropna(axis=1, how="all")
+
+
+def show(metrics: dict[str, float], title: str) -> None:
+    """Print metrics in the terminal, with a word on what they mean."""
+    title = f"\nClassification and retrieval in per cent: {title}"
+    report.show(table(metrics), title, bold=lambda name: name == NAMES["bits"])
+    notes = [
         "kNN: majority of 10 neighbours by cosine, for codes by Hamming distance. mAP, P@k: images of the same "
-        f"class found in the training images by at most {MOST_QUERIES:,} queries, expected over orders of ties.",
-        highlight=False,
-    )
+        f"class found in the training images by at most {MOST_QUERIES:,} queries, expected over orders of ties."
+    ]
     if "bits" in metrics:
-        console.print(
+        notes.append(
             f"{metrics['bits']} bits an image, {metrics['compression']:.0f} times smaller than the raw image; "
-            f"{metrics['active']:.0f} % of them are ones, {metrics['dead']} never change.",
-            highlight=False,
+            f"{metrics['active']:.0f} % of them are ones, {metrics['dead']} never change."
         )
+    Console().print(*notes, sep="\n", highlight=False)

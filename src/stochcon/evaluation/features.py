@@ -1,4 +1,4 @@
-"""A frozen model and images become features: h, z, bits, and how uncertain each dimension is."""
+"""A frozen model turns images into features: h, z, bits, and how uncertain each dimension is."""
 
 from __future__ import annotations
 
@@ -14,59 +14,58 @@ from stochcon.views import eval_view
 
 @dataclass(frozen=True)
 class Features:
-    """Of N images, in their order, on the CPU."""
+    """The features of N images in their order, on the CPU. What SimCLR does not have, since its z is h, is None."""
 
     h: Tensor
-    """(N, H) the backbone's output"""
-    z: Tensor | None
-    """(N, D) probabilities of a Bernoulli latent, mean of a Gaussian; none for SimCLR, whose z is h"""
-    bits: Tensor | None
-    """(N, D) booleans; none for a latent without bits"""
+    """The output of the backbone, (N, H)."""
     uncertainty: Tensor
-    """(N, D) standard deviation of each dimension"""
-
-    @property
-    def code(self) -> Tensor | None:
-        """(N, D) booleans to store: the bits, or the signs of a Gaussian's mean; none for SimCLR."""
-        return self.bits if self.bits is not None or self.z is None else self.z > 0
-
-    @property
-    def probabilities(self) -> Tensor | None:
-        """(N, D) how likely each bit of a sample from q(z'|x) is a one; none for SimCLR.
-
-        Of a Gaussian the bits are signs, so it is Phi(mean / standard deviation).
-        """
-        if self.bits is not None or self.z is None:
-            return self.z
-        return torch.special.ndtr(self.z / self.uncertainty)
+    """The standard deviation of each dimension of z, (N, D)."""
+    z: Tensor | None = None
+    """The deterministic z, (N, D): probabilities of a Bernoulli latent, means of a Gaussian."""
+    code: Tensor | None = None
+    """The booleans to store, (N, D)."""
+    bits: Tensor | None = None
+    """The code of a latent whose samples are bits, (N, D); None for every other latent."""
+    probabilities: Tensor | None = None
+    """How likely each bit of a sample from q(z|x) is a one, (N, D)."""
 
     @property
     def flips(self) -> Tensor | None:
-        """(N, D) how likely each bit of a sample differs from that of the code, min(p, 1 - p)."""
+        """How likely each bit of a sample differs from the code, min(p, 1 - p) of (N, D) probabilities."""
         p = self.probabilities
         return None if p is None else torch.minimum(p, 1 - p)
 
 
 @torch.inference_mode()
 def extract(model: StochCon, pixels: Tensor, views: Views, batch_size: int = 256) -> Features:
-    """Features of uint8 images (N, C, S, S), a batch at a time, with the model in evaluation mode.
+    """Compute the features of images, each in its one evaluation view (section 4).
 
-    >>> model = StochCon(Config())
-    >>> extract(model, torch.zeros(3, 3, 32, 32, dtype=torch.uint8), Config().views).h.shape
-    torch.Size([3, 256])
+    Args:
+        model: A model on any device. It computes in evaluation mode and is left in the mode that it had.
+        pixels: Images, uint8 (N, C, S, S).
+        views: The views that the model was trained with.
+        batch_size: How many images are computed at a time.
+
+    Example:
+        >>> from stochcon import Config
+        >>> model = StochCon(Config())
+        >>> extract(model, torch.zeros(3, 3, 32, 32, dtype=torch.uint8), Config().views).h.shape
+        torch.Size([3, 256])
     """
-    was_training = model.training
-    model.eval()
-    device = next(model.parameters()).device
+    was_training, device = model.training, next(model.parameters()).device
     parts: list[tuple[Tensor, Tensor]] = []
-    for batch in pixels.split(batch_size):
-        images = eval_view(batch.to(device), views).contiguous(memory_format=torch.channels_last)
-        h = model.backbone(images)
-        parts.append((h.cpu(), model.pi(h).cpu()))
-    model.train(was_training)
+    model.eval()
+    try:
+        for batch in pixels.split(batch_size):
+            images = eval_view(batch.to(device), views).contiguous(memory_format=torch.channels_last)
+            h = model.backbone(images)
+            parts.append((h.cpu(), model.pi(h).cpu()))
+    finally:
+        model.train(was_training)
     h, phi = (torch.cat(part) for part in zip(*parts, strict=True))
     latent = model.latent
-    uncertainty = latent.uncertainty(phi)
     if not latent.has_code:
-        return Features(h, None, None, uncertainty)
-    return Features(h, latent.mean(phi), latent.logits(phi) > 0 if latent.binary else None, uncertainty)
+        return Features(h, latent.uncertainty(phi))
+    code = latent.logits(phi) > 0
+    bits = code if latent.binary else None
+    return Features(h, latent.uncertainty(phi), latent.mean(phi), code, bits, latent.probabilities(phi))

@@ -1,6 +1,7 @@
-"""What frozen features are worth: kNN, linear and forest probes, bits and variance, and the codes that others make.
+"""Probes say how well frozen features tell classes apart: nearest neighbours, a linear map, a random forest.
 
-Features are (N, D) tensors, labels (N,); accuracies are top-1 in per cent.
+Features are (N, D) for training and (M, D) for testing, booleans or real numbers; labels are int64 (N,) and (M,).
+Top-1 accuracies are in per cent.
 """
 
 from __future__ import annotations
@@ -8,12 +9,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 
-import faiss
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -21,17 +20,18 @@ from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
-NEIGHBOURS = 10
-LINEAR_STEPS = 200
 CHUNK = 64
+"""How many queries are compared with the whole database at a time."""
 
 
 def similarities(database: Tensor, queries: Tensor) -> Iterator[Tensor]:
-    """Of CHUNK queries at a time, (CHUNK, N): the cosine of real features, centred first; for booleans the bits that
-    agree less those that differ, D - 2 * Hamming distance.
+    """Compare features (M, D) with a database (N, D), and yield (at most CHUNK, N) similarities at a time.
 
-    >>> next(similarities(torch.tensor([[True, True], [False, True]]), torch.tensor([[True, True]])))
-    tensor([[2., 0.]])
+    Booleans are compared by D - 2 * Hamming distance, real numbers by cosine about the mean of the database.
+
+    Example:
+        >>> next(similarities(torch.tensor([[True, True], [False, True]]), torch.tensor([[True, True]])))
+        tensor([[2., 0.]])
     """
     if database.dtype == torch.bool:
         database, queries = 2.0 * database - 1, 2.0 * queries - 1
@@ -42,71 +42,75 @@ def similarities(database: Tensor, queries: Tensor) -> Iterator[Tensor]:
         yield some @ database.T
 
 
-def knn_top1(
-    train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, k: int = NEIGHBOURS
-) -> float:
-    """The majority among the k nearest: by cosine for real features, centred first; by Hamming distance for booleans.
+def knn_top1(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, k: int = 10) -> float:
+    """Classify by the majority of the k most similar training images; see `similarities`.
 
-    >>> x, y = torch.tensor([[True, True], [False, False]]), torch.tensor([0, 1])
-    >>> knn_top1(x, y, x, y, k=1)
-    100.0
+    Example:
+        >>> x, y = torch.tensor([[True, True], [False, False]]), torch.tensor([0, 1])
+        >>> knn_top1(x, y, x, y, k=1)
+        100.0
     """
-    # Short codes are at equal distances from many images: without this the first class would win.
+    # Short codes are equally far from many images, of which the first class in the order of a folder would win.
     shuffled = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
     train, train_labels = train[shuffled], train_labels[shuffled]
-    k = min(k, len(train))
     right = 0
     for similarity, truth in zip(similarities(train, test), test_labels.split(CHUNK), strict=True):
-        nearest = similarity.topk(k).indices
+        nearest = similarity.topk(min(k, len(train))).indices
         votes = F.one_hot(train_labels[nearest], int(train_labels.max()) + 1).sum(1)
         right += int((votes.argmax(1) == truth).sum())
     return 100 * right / len(test)
 
 
-def linear_top1(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
-    """Multinomial logistic regression on standardised features (scikit-learn's, C = 1).
+def standardise(train: Tensor, test: Tensor) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Give every dimension of (N, D) and (M, D) floats mean 0 and deviation 1 on the training images."""
+    mean, std = train.mean(0), train.std(0)
+    std[std < 1e-6] = 1  # the rounding of a unit that never changes is no signal
+    return ((train - mean) / std).numpy(), ((test - mean) / std).numpy()
 
-    >>> x, y = torch.tensor([[0.0], [1.0]]), torch.tensor([0, 1])
-    >>> linear_top1(x, y, x, y)
-    100.0
-    """
-    a, b = train.float(), test.float()
-    mean, std = a.mean(0), a.std(0)
-    std[std < 1e-6] = 1  # a unit that never changes says nothing
-    probe = LogisticRegression(C=1.0, max_iter=LINEAR_STEPS, tol=1e-3)
-    with (
-        warnings.catch_warnings()
-    ):  # accuracy settles long before the last digits of thousands of pixels' weights
+
+def linear_top1(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
+    """Classify by multinomial logistic regression on standardised features (C = 1)."""
+    a, b = standardise(train.float(), test.float())
+    probe = LogisticRegression(C=1.0, max_iter=200, tol=1e-3)
+    with warnings.catch_warnings():  # the accuracy settles long before the weights of thousands of pixels do
         warnings.simplefilter("ignore", ConvergenceWarning)
-        probe.fit(((a - mean) / std).numpy(), train_labels.numpy())
-    return 100 * float(probe.score(((b - mean) / std).numpy(), test_labels.numpy()))
+        probe.fit(a, train_labels.numpy())
+    return 100 * float(probe.score(b, test_labels.numpy()))
+
+
+def forest_top1(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
+    """Classify by a random forest of 100 trees on all units."""
+    forest = RandomForestClassifier(random_state=0).fit(train.float().numpy(), train_labels.numpy())
+    return 100 * float(forest.score(test.float().numpy(), test_labels.numpy()))
 
 
 def forest_f1(
     features: Tensor, labels: Tensor, units: Sequence[int], folds: int = 5, seed: int = 0
 ) -> dict[int, float]:
-    """Section 4.1, figure 2 right: F1 (0 to 1) of a random forest on the best units, for each number of them.
+    """Score random forests on the best units, for each number of units (section 4.1, figure 2 right).
 
-    In each stratified fold the units are ranked by the importance that a forest on the training folds gives
-    them, a new forest learns from the best of them on the training folds, and F1, the mean over the classes,
-    is of the held-out fold. The result is the mean over the folds. `joblib.parallel_config(n_jobs=...)`
-    around the call uses more processors and changes nothing else.
+    In every stratified fold a forest on the training part ranks the units by importance, and another one learns
+    from the best. The held-out images only score it. `joblib.parallel_config(n_jobs=...)` around the call uses
+    more processors and changes nothing else.
 
-    Raises ValueError for numbers of units that there are not, and for a class with fewer images than folds.
+    Returns:
+        For each number of units the macro F1, 0 to 1, averaged over the folds.
 
-    >>> labels = torch.arange(40) % 2
-    >>> forest_f1(torch.stack([labels == 0, torch.arange(40) < 20], 1), labels, units=[1])
-    {1: 1.0}
+    Raises:
+        ValueError: If there are not so many units, or if a class has fewer images than there are folds.
+
+    Example:
+        >>> labels = torch.arange(40) % 2
+        >>> forest_f1(torch.stack([labels == 0, torch.arange(40) < 20], 1), labels, units=[1])
+        {1: 1.0}
     """
-    wrong = [count for count in units if not 1 <= count <= features.shape[1]]
-    if wrong:
+    if wrong := [count for count in units if not 1 <= count <= features.shape[1]]:
         raise ValueError(f"units is {wrong[0]}; it must be from 1 to the {features.shape[1]} that there are")
     classes, counts = labels.unique(return_counts=True)
     if counts.min() < folds:
-        raise ValueError(
-            f"class {int(classes[counts.argmin()])} has {int(counts.min())} images, fewer than the {folds} folds"
-        )
-    x, y = _array(features), labels.numpy()
+        smallest = f"class {int(classes[counts.argmin()])} has {int(counts.min())} images"
+        raise ValueError(f"{smallest}, fewer than the {folds} folds")
+    x, y = features.float().numpy(), labels.numpy()
     scores: dict[int, list[float]] = {count: [] for count in units}
     for train, held_out in StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, y):
         forest = RandomForestClassifier(random_state=seed).fit(x[train], y[train])
@@ -117,92 +121,3 @@ def forest_f1(
             guesses = forest.predict(x[np.ix_(held_out, best)])
             scores[count].append(f1_score(y[held_out], guesses, average="macro", zero_division=0))
     return {count: float(np.mean(values)) for count, values in scores.items()}
-
-
-def forest_top1(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
-    """A random forest (scikit-learn's, 100 trees) on all units.
-
-    >>> x, y = torch.tensor([[False], [True]]).repeat(9, 1), torch.tensor([0, 1]).repeat(9)
-    >>> forest_top1(x, y, x, y)
-    100.0
-    """
-    forest = RandomForestClassifier(random_state=0).fit(_array(train), train_labels.numpy())
-    return 100 * float(forest.score(_array(test), test_labels.numpy()))
-
-
-def aggregate_variance(uncertainty: Tensor) -> float:
-    """Figure 3 right: the latent's variance, the mean over images and dimensions of (N, D) standard deviations squared.
-
-    The spread of the means from image to image is not in it: a latent that collapsed has 0.
-
-    >>> aggregate_variance(torch.tensor([[1.0, 2.0], [0.0, 0.0]]))
-    1.25
-    """
-    return uncertainty.double().square().mean().item()
-
-
-def principal(train: Tensor, test: Tensor, dims: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Projections on the first principal components of the training data, as many as asked for or as there are."""
-    pca = PCA(min(dims, *train.flatten(1).shape), random_state=0).fit(_array(train))
-    return pca.transform(_array(train)), pca.transform(_array(test))
-
-
-def pca_sign(train: Tensor, test: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """The signs of the principal components."""
-    return signs(*principal(train, test, bits))
-
-
-def itq(train: Tensor, test: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Iterative quantisation (Gong et al., 2013): the rotation of the principal components whose signs lose least."""
-    return signs(*rotated(*principal(train, test, bits)))
-
-
-def rotated(
-    train: NDArray[np.float32], test: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """ITQ's rotation of principal components (N, D) and (M, D), learned from the first.
-
-    The rotation is FAISS's; its own ITQTransform also normalises every vector, which the paper does not.
-    """
-    a, b = (np.ascontiguousarray(x, dtype=np.float32) for x in (train, test))
-    rotation = faiss.ITQMatrix(a.shape[1])
-    rotation.train(a)
-    return rotation.apply(a), rotation.apply(b)
-
-
-def signs(train: NDArray[np.float32], test: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
-    """A bit for each real number: whether it is positive."""
-    return torch.from_numpy(train > 0), torch.from_numpy(test > 0)
-
-
-def random_projections(train: Tensor, test: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Locality-sensitive hashing: the signs of Gaussian projections of the centred data."""
-    a, b = train.flatten(1).float(), test.flatten(1).float()
-    mean = a.mean(0)
-    directions = torch.randn(a.shape[1], bits, generator=torch.Generator().manual_seed(0))
-    return (a - mean) @ directions > 0, (b - mean) @ directions > 0
-
-
-def above_median(train: Tensor, test: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Random units, as many as asked for or as there are: whether each is above its median in the training data."""
-    units = torch.randperm(train.shape[1], generator=torch.Generator().manual_seed(0))[:bits]
-    median = train[:, units].median(0).values
-    return train[:, units] > median, test[:, units] > median
-
-
-def count_bits(bits: Tensor) -> dict[str, float]:
-    """Of (N, D) booleans: how many there are, per cent of ones (section 4.3), and how many never change.
-
-    >>> count_bits(torch.tensor([[True, False], [True, True]]))
-    {'bits': 2, 'active': 75.0, 'dead': 1}
-    """
-    ones = bits.sum(0)
-    return {
-        "bits": bits.shape[1],
-        "active": 100 * bits.float().mean().item(),
-        "dead": int(((ones == 0) | (ones == len(bits))).sum()),
-    }
-
-
-def _array(x: Tensor) -> NDArray[np.float32]:
-    return np.ascontiguousarray(x.flatten(1).numpy(), dtype=np.float32)

@@ -1,8 +1,8 @@
-"""How well near codes find images of the same class: mean average precision and precision at k.
+"""Retrieval scores say how well near codes find images of the same class: mean average precision, precision at k.
 
-Short codes are at equal distances from many images, and a search may return those in any order. Every
-number here is the expectation over all orders of what is tied (McSherry and Najork, 2008), in closed form,
-so that no score depends on luck or on the order of the database.
+Short codes are equally far from many images, which a search may return in any order. Every score here is the
+expectation over all orders of tied images (McSherry and Najork, 2008), in closed form, so that none depends on luck
+or on the order of the database.
 """
 
 from __future__ import annotations
@@ -17,24 +17,26 @@ CUTS = (10, 100)
 
 
 def retrieval(
-    database: Tensor,
-    database_labels: Tensor,
-    queries: Tensor,
-    query_labels: Tensor,
-    most: int = MOST_QUERIES,
+    database: Tensor, database_labels: Tensor, queries: Tensor, query_labels: Tensor
 ) -> dict[str, float]:
-    """`map`, `p10` and `p100`, in per cent: the means over the queries; with `-macro`, over the classes.
+    """Score the ranking of a database (N, D) by its similarity to queries (M, D); see `probes.similarities`.
 
-    Features are (N, D) and (M, D): booleans are ranked by Hamming distance, real ones by cosine, centred
-    first. Of more than `most` queries only so many are asked, every class by its share. Those whose class
-    is not in the database have no answer and do not count; with none left, ValueError.
+    Of more than MOST_QUERIES queries only so many are asked, every class by its share. Queries whose class the
+    database does not have do not count.
 
-    >>> x, y = torch.tensor([[True, True], [False, True], [False, False]]), torch.tensor([0, 0, 1])
-    >>> scores = retrieval(x, y, x[:1], y[:1])
-    >>> scores["map"], round(scores["p10"], 2)
-    (100.0, 66.67)
+    Returns:
+        `map`, `p10` and `p100`, in per cent: means over the queries; with `-macro`, means over the classes.
+
+    Raises:
+        ValueError: If no query counts.
+
+    Example:
+        >>> x, y = torch.tensor([[True, True], [False, True], [False, False]]), torch.tensor([0, 0, 1])
+        >>> scores = retrieval(x, y, x[:1], y[:1])
+        >>> scores["map"], round(scores["p10"], 2)
+        (100.0, 66.67)
     """
-    asked = sample(query_labels, most)
+    asked = sample(query_labels, MOST_QUERIES)
     asked = asked[torch.isin(query_labels[asked], database_labels)]
     if not len(asked):
         raise ValueError("no query is of a class that the database has")
@@ -57,22 +59,20 @@ def retrieval(
 
 
 def sample(labels: Tensor, most: int) -> Tensor:
-    """Indices of at most so many images, every class by its share, and spread over the order of each class.
-
-    >>> sample(torch.tensor([0, 1, 0, 0, 1, 0]), 3)
-    tensor([0, 3, 1])
-    """
+    """Choose the indices of at most so many images, every class by its share, spread over the order of each."""
     order = labels.argsort(stable=True)
     count = min(most, len(order))
     return order[torch.arange(count) * len(order) // count] if count else order
 
 
 def histograms(similarity: Tensor, relevant: Tensor) -> tuple[Tensor, Tensor]:
-    """Of (M, N) similarities: how many images are at each rank of equals, the most similar first, and how many of
-    them are relevant; both (M, at most N), float64, 0 behind the last rank.
+    """Count the images at each rank of (M, N) similarities, the most similar first, and the relevant ones of them.
 
-    >>> histograms(torch.tensor([[1.0, 3.0, 1.0]]), torch.tensor([[True, True, False]]))
-    (tensor([[1., 2.]], dtype=torch.float64), tensor([[1., 1.]], dtype=torch.float64))
+    Images that are equally similar share a rank. Both counts are float64 (M, at most N), 0 behind the last rank.
+
+    Example:
+        >>> histograms(torch.tensor([[1.0, 3.0, 1.0]]), torch.tensor([[True, True, False]]))
+        (tensor([[1., 2.]], dtype=torch.float64), tensor([[1., 1.]], dtype=torch.float64))
     """
     if not similarity.is_floating_point():  # few values: counting them is faster than sorting the images
         rank = similarity.max() - similarity
@@ -88,34 +88,29 @@ def histograms(similarity: Tensor, relevant: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def average_precision(tied: Tensor, relevant: Tensor) -> Tensor:
-    """Expected average precision (M,), 0 to 1, of `histograms`; over all orders of what is tied, in closed form.
+    """Compute the expected average precision (M,), 0 to 1, of `histograms`.
 
-    In a rank of n images, r of them relevant, behind N images with R relevant, the image at place i of the
-    rank is relevant with probability r / n, and then R + 1 + (i - 1)(r - 1)/(n - 1) of the N + i images so
-    far are so, in expectation. The sum over i needs nothing but harmonic numbers.
+    Take a rank of n images, r of them relevant, behind N images of which R are relevant. The image at place i of
+    the rank is relevant with probability r / n. If it is, R + 1 + (i - 1)(r - 1)/(n - 1) of the N + i images so far
+    are relevant, in expectation. The sum over i needs nothing but harmonic numbers.
 
-    >>> average_precision(torch.tensor([[2.0]]), torch.tensor([[1.0]]))  # first or second: (1 + 1/2) / 2
-    tensor([0.7500], dtype=torch.float64)
+    Example:
+        >>> average_precision(torch.tensor([[2.0]]), torch.tensor([[1.0]]))  # first or second: (1 + 1/2) / 2
+        tensor([0.7500], dtype=torch.float64)
     """
     tied, relevant = tied.double(), relevant.double()
     behind = tied.cumsum(1)
     before, found = behind - tied, relevant.cumsum(1) - relevant
     steps = torch.arange(int(behind.max()) + 1, dtype=torch.float64)
     harmonic = torch.cat([steps[:1], steps[1:].reciprocal()]).cumsum(0)
-    others = (relevant - 1) / (tied - 1).clamp_min(
-        1
-    )  # a lone image has no others: r - 1 is 0 where it counts
+    others = (relevant - 1) / (tied - 1).clamp_min(1)  # where it counts, a lone image has r - 1 = 0
     sums = (found + 1 - others * (before + 1)) * (harmonic[behind.long()] - harmonic[before.long()])
     expected = relevant / tied.clamp_min(1) * (sums + others * tied)
     return expected.sum(1) / relevant.sum(1)
 
 
 def precision_at(k: int, tied: Tensor, relevant: Tensor) -> Tensor:
-    """Expected share (M,) of relevant images among the first k, or among all if there are fewer; of `histograms`.
-
-    >>> precision_at(1, torch.tensor([[2.0, 1.0]]), torch.tensor([[1.0, 1.0]]))
-    tensor([0.5000], dtype=torch.float64)
-    """
+    """Compute the expected share (M,) of relevant images among the first k, or among all if there are fewer."""
     tied, relevant = tied.double(), relevant.double()
     before = tied.cumsum(1) - tied
     taken = (k - before).clamp_min(0).minimum(tied)

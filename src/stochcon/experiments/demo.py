@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import torch
 from matplotlib.figure import Figure, SubFigure
 from rich.console import Console
@@ -15,10 +16,20 @@ from stochcon.config import Config
 from stochcon.data import sets as data
 from stochcon.data.images import Images, raw_bits
 from stochcon.evaluation import probes
-from stochcon.evaluation.curve import of_bits, of_h, of_pixels, panel, widths
-from stochcon.evaluation.evaluate import BITS_WITHOUT_LATENT, feature_codes, pixel_codes, score, show
+from stochcon.evaluation.baselines import codes_of_h, codes_of_pixels
+from stochcon.evaluation.curve import lowest_entropy_bits, panel, widths_up_to
+from stochcon.evaluation.evaluate import (
+    BITS_WITHOUT_LATENT,
+    feature_representations,
+    pixel_floats,
+    pixel_representations,
+    score,
+    show,
+)
 from stochcon.evaluation.features import Features, extract
+from stochcon.evaluation.statistics import count_bits
 from stochcon.recipebook import recipe
+from stochcon.report import save, styled
 from stochcon.runs import load_model
 from stochcon.train.pretrain import pretrain
 
@@ -54,16 +65,19 @@ def demo(out: Path, config: Config | None = None) -> None:
         features[name] = extract(model, train.pixels, config.views), extract(model, test.pixels, config.views)
     assert train.labels is not None and test.labels is not None
     with console.status("comparing with the baselines") as status:
-        theirs = {f"simclr-{name}": code for name, code in feature_codes(*features["simclr"], bits).items()}
-        codes = pixel_codes(train, test, bits) | theirs | feature_codes(*features["bernoulli"], bits)
+        theirs = feature_representations(*features["simclr"], bits)
+        codes = pixel_representations(train, test, bits) | {f"simclr-{name}": x for name, x in theirs.items()}
+        codes |= feature_representations(*features["bernoulli"], bits)
         metrics = score(codes, train.labels, test.labels, status.update)
         bits_of_test = features["bernoulli"][1].bits
         assert bits_of_test is not None
-        metrics |= probes.count_bits(bits_of_test) | {"compression": raw_bits(test) / bits}
+        metrics |= count_bits(bits_of_test) | {"compression": raw_bits(test) / bits}
         atomic.write_json(out / runs.METRICS, metrics)
         picture = out / "bits.png"
-        draw(train, test, features["bernoulli"], features["simclr"]).savefig(picture, dpi=150)
-    show(metrics, f"{len(test):,} test patches after {config.epochs} epochs", console)
+        with styled():
+            figure = draw(train, test, features["bernoulli"], features["simclr"])
+        save(figure, picture)
+    show(metrics, f"{len(test):,} test patches after {config.epochs} epochs")
     console.print(f"What single bits see, and accuracy against the number of bits: {picture}")
 
 
@@ -78,7 +92,7 @@ Pair = tuple[Features, Features]
 
 def draw(train: Images, test: Images, ours: Pair, simclr: Pair) -> Figure:
     """Left: test patches that turn single bits on and off. Right: accuracy of Hamming kNN against the number of bits."""
-    figure = Figure(figsize=(13, 5.6), layout="constrained")
+    figure = Figure(figsize=(13, 5.6))
     left, right = figure.subfigures(1, 2, width_ratios=(1.25, 1), squeeze=False)[0]
     _draw_bits(left, test, ours[1])
     _draw_curve(right, train, test, ours, simclr)
@@ -137,13 +151,16 @@ def distinct(order: Tensor, labels: Tensor | None, count: int) -> list[int]:
 def _draw_curve(figure: SubFigure, train: Images, test: Images, ours: Pair, simclr: Pair) -> None:
     assert ours[0].bits is not None and train.labels is not None and test.labels is not None
     total = ours[0].bits.shape[1]
-    bits, h, pixels = of_bits(*ours), of_h(*simclr, "simclr-"), of_pixels(train, test, total)
-    values: dict[str, list[float | None]] = {}
-    for width in widths(total):
-        for name, (x, y) in (bits(width) | h(width) | pixels(width)).items():
+    widths = widths_up_to(total)
+    pixels = codes_of_pixels(pixel_floats(train), pixel_floats(test), widths)
+    values: dict[str, list[float]] = {}
+    for width in widths:
+        codes = {"bits": lowest_entropy_bits(*ours, width)}
+        codes |= codes_of_h(simclr[0].h, simclr[1].h, width, "simclr-") | pixels[width]
+        for name, (x, y) in codes.items():
             values.setdefault(name, []).append(probes.knn_top1(x, train.labels, y, test.labels))
     axis = figure.subplots()
-    panel(axis, widths(total), values)
+    panel(axis, pd.DataFrame(values, index=widths))
     axis.set(
         xlabel="bits an image",
         ylabel="test top-1, kNN by Hamming distance (%)",

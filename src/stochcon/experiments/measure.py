@@ -15,6 +15,7 @@ from stochcon.data import sets as data
 from stochcon.data.images import stratified_subset
 from stochcon.evaluation import probes
 from stochcon.evaluation.features import extract
+from stochcon.evaluation.statistics import aggregate_variance, count_bits
 from stochcon.experiments.cell import Cell
 from stochcon.method.latents import LATENTS
 from stochcon.method.model import StochCon
@@ -47,7 +48,7 @@ def count_active(config: Config, directory: Path) -> Callable[[int, StochCon], N
         if rank() or not (step == 1 or step % config.checkpoint_every == 0):
             return
         bits = {split: extract(model, x, config.views).bits for split, x in some.items()}
-        counts = {k: round(probes.count_bits(x)["active"], 3) for k, x in bits.items() if x is not None}
+        counts = {k: round(count_bits(x)["active"], 3) for k, x in bits.items() if x is not None}
         runs.Log(directory / LOOKS, step - 1).append({"step": step} | counts)  # drops what is done again
 
     return look
@@ -91,7 +92,7 @@ def probed(cell: Cell) -> dict[str, float]:
         if x is not None and y is not None
     }
     if b.z is not None:
-        metrics |= {"variance": probes.aggregate_variance(b.uncertainty)}
+        metrics |= {"variance": aggregate_variance(b.uncertainty)}
         metrics |= {"spread": b.z.double().var(0).mean().item()}
     code = b.z if b.bits is None else b.bits
     if code is not None and cell.units:
@@ -101,7 +102,7 @@ def probed(cell: Cell) -> dict[str, float]:
         scores = probes.forest_f1(code[chosen], test.labels[chosen], counts)
         metrics |= {f"forest.{count}": scores[count] for count in counts} | {"forest.all": scores[width]}
     if b.bits is not None:
-        metrics |= probes.count_bits(b.bits)
+        metrics |= count_bits(b.bits)
     return {name: round(float(value), 5) for name, value in metrics.items()}
 
 

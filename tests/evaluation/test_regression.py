@@ -7,9 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stochcon.config import Data
-from stochcon.data import sets as data
-from stochcon.evaluation.regression import ridge_r2, targets, turned
+from stochcon.evaluation.regression import ridge_r2, targets
 
 
 def test_ridge_reads_what_is_there_and_nothing_else() -> None:
@@ -76,36 +74,3 @@ def test_the_targets_of_a_rectangle(width: int, height: int, left: int, top: int
 def test_an_empty_image_has_targets_too() -> None:
     got = targets(torch.zeros(1, 1, 8, 8, dtype=torch.uint8))
     assert {name: round(t.item(), 5) for name, t in got.items()} == {"ink": 0, "x": 0.5, "y": 0.5, "shape": 0}
-
-
-def test_an_image_is_turned_by_the_angle_that_is_told() -> None:
-    """The inclination of a bar, by its second moments, is the angle, counter-clockwise."""
-    bars = torch.zeros(60, 1, 33, 33, dtype=torch.uint8)
-    bars[:, :, 15:18, 9:24] = 255
-    images, angle = turned(bars, seed=3)
-    weight = images[:, 0].double()
-    weight = weight / weight.sum((1, 2), keepdim=True)
-    x = torch.arange(33).double() - 16
-    xx, yy = (weight.sum(1) @ x.square()), (weight.sum(2) @ x.square())
-    xy = torch.einsum("nij,i,j->n", weight, -x, x)  # rows count downwards
-    inclination = (0.5 * torch.atan2(2 * xy, xx - yy)).rad2deg()
-    assert (inclination - angle).abs().max() < 1
-    assert angle.min() < -35
-    assert angle.max() > 35
-
-
-def test_no_corner_tells_the_angle() -> None:
-    """The result has only what is within half a side of the centre, whatever the angle."""
-    image = torch.zeros(200, 1, 64, 64, dtype=torch.uint8)
-    place = torch.arange(64) - 31.5
-    image[:, :, (place[:, None].square() + place.square()).sqrt() > 33] = 255
-    images, _ = turned(image, limit=180)
-    assert images.max() == 0
-
-
-def test_turning_is_the_same_for_the_same_seed() -> None:
-    pixels = data.load(Data(name="digits", size=16, channels=1), "validation").pixels[:20]
-    (a, angle_a), (b, angle_b), (c, _) = turned(pixels, 1), turned(pixels, 1), turned(pixels, 2)
-    assert torch.equal(a, b)
-    assert torch.equal(angle_a, angle_b)
-    assert not torch.equal(a, c)

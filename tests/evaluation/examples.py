@@ -1,0 +1,26 @@
+"""Small data and networks that several tests of this room share."""
+
+import torch
+from torch import Tensor
+
+from stochcon.config import Backbone, Config
+from stochcon.recipebook import recipe
+
+
+def blobs(n: int, dim: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Make features (n, dim) of three classes that overlap a little; their centres are the same for every seed."""
+    labels = torch.arange(n) % 3
+    centres = 2 * torch.randn(3, dim, generator=torch.Generator().manual_seed(0))
+    return centres[labels] + torch.randn(n, dim, generator=torch.Generator().manual_seed(seed)), labels
+
+
+def tiny(kind: str, dim: int, limit: int, seed: int = 0) -> Config:
+    """Configure a network of width 1 on so many digits."""
+    base = recipe("digits")
+    update = {
+        "data": base.data.model_copy(update={"limit": limit}),
+        "latent": base.latent.model_copy(update={"kind": kind, "dim": dim}),
+        "backbone": Backbone(width=1),
+        "seed": seed,
+    }
+    return base.model_copy(update=update)

@@ -1,0 +1,126 @@
+"""The curve of scores against the number of bits, on networks that have learnt nothing."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from shared import error, write_run
+
+from evaluation.examples import tiny
+from stochcon.cli import main
+from stochcon.evaluation import curve as curves
+from stochcon.evaluation.curve import by_width, curve, lowest_entropy_bits
+from stochcon.evaluation.evaluate import NAMES, evaluate
+from stochcon.evaluation.features import Features
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of 8 and 16 bits, SimCLR with an h of 16 numbers, and a run with other data."""
+    out = tmp_path_factory.mktemp("runs")
+    for name, kind, dim, limit in (
+        ("8", "bernoulli", 8, 120),
+        ("16", "bernoulli", 16, 120),
+        ("simclr", "deterministic", 16, 120),
+        ("other", "bernoulli", 8, 40),
+    ):
+        write_run(out / name, tiny(kind, dim, limit))
+    return out
+
+
+def test_a_curve_agrees_with_the_evaluation_of_both_runs(runs: Path) -> None:
+    ours, simclr = runs / "16", runs / "simclr"
+    scores = curve([ours], simclr, "validation", progress=False)
+    content = json.loads((ours / "curve-validation.json").read_text())
+    named = {key: content[key] for key in ("split", "runs", "baseline", "widths")}
+    assert named == {"split": "validation", "runs": [str(ours)], "baseline": str(simclr), "widths": [8, 16]}
+    metrics, theirs = (evaluate(run, "validation", progress=False) for run in (ours, simclr))
+    others = ["simclr-h-itq", "simclr-h-median", "pixels-pca-sign", "pixels-itq", "pixels-random"]
+    for measure, values in content["scores"].items():
+        assert list(values) == ["bits", *others, "h"]
+        assert values == by_width(scores, measure).to_dict("list")
+        assert values["h"][0] == values["h"][1]
+        if measure in ("knn", "linear", "map"):
+            for code in ("bits", "h", "pixels-pca-sign", "pixels-itq"):
+                assert values[code][1] == pytest.approx(metrics[f"{measure}.{code}"], abs=0.006)
+            assert values["simclr-h-itq"][1] == pytest.approx(theirs[f"{measure}.h-itq"], abs=0.006)
+    knn = content["scores"]["knn"]
+    assert content["kept"] == [100 * bits / h for bits, h in zip(knn["bits"], knn["h"], strict=True)]
+
+
+def test_several_runs_are_scored_each_at_its_width(runs: Path) -> None:
+    both = curve([runs / "16", runs / "8"], split="validation", progress=False)
+    alone = curve([runs / "8"], split="validation", progress=False)
+    assert both["bits"].unique().tolist() == [8, 16]
+    for measure in curves.MEASURES:
+        for code in ("bits", "h-itq", "h", "pixels-pca-sign"):
+            assert by_width(both, measure)[code][8] == by_width(alone, measure)[code][8]
+
+
+def test_the_command_prints_tables_and_names_the_picture(
+    runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    run = runs / "8"
+    assert main(["evaluate", str(run), "--curve", "--split=validation", "--quiet"]) == 0
+    printed = capsys.readouterr().out
+    score = json.loads((run / "curve-validation.json").read_text())["scores"]["map"]["bits"][0]
+    assert f"{score:.1f}" in printed
+    assert "pixels, random projections" in printed  # not wrapped
+    assert str(run / "curve-validation.png") in printed
+    with Image.open(run / "curve-validation.png") as picture:
+        assert picture.width > 1500
+    for arguments in ([], [run, run], ["--curve"]):
+        assert "evaluate needs the directory of one run" in error(capsys, "evaluate", *arguments)
+
+
+@pytest.mark.parametrize(
+    "names, baseline, message",
+    [
+        (["simclr"], None, "simclr has no bits"),
+        (["16", "16"], None, "each run must have another number of bits"),
+        (["16"], "other", "other has data.limit = 40, but .*16 has 120: they must be equal"),
+    ],
+)
+def test_a_curve_refuses_runs_that_do_not_fit(
+    runs: Path, names: list[str], baseline: str | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        curve([runs / name for name in names], baseline and runs / baseline, "validation", progress=False)
+
+
+def test_fewer_bits_are_those_of_lowest_entropy() -> None:
+    generator = torch.Generator().manual_seed(0)
+    p = torch.rand(50, 6, generator=generator)
+    p[:, 4] = p[:, 4].round()
+    a = Features(torch.zeros(50, 4), (p * (1 - p)).sqrt(), p, p > 0.5, p > 0.5, p)
+    b = Features(torch.zeros(20, 4), torch.rand(20, 6, generator=generator), bits=p[:20] > 0.5)
+    x, y = lowest_entropy_bits(a, b, 1)
+    assert torch.equal(x, p[:, 4:5] > 0.5)
+    assert torch.equal(y, p[:20, 4:5] > 0.5)
+    assert torch.equal(lowest_entropy_bits(a, b, 6)[0][:, :1], x)
+
+
+def test_a_code_that_is_too_short_is_a_dash_in_the_table_and_a_gap_in_the_picture(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    values = [(8, "bits", 50.0), (8, "h-itq", 40.0), (8, "h", 80.0), (16, "bits", 60.0), (16, "h", 80.0)]
+    rows = [(bits, code, measure, score) for bits, code, score in values for measure in curves.MEASURES]
+    scores = pd.DataFrame(rows, columns=["bits", "code", "measure", "score"])
+    curves.show(scores)
+    cells = [
+        [cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()
+    ]
+    assert [row for row in cells if row][:4] == [
+        [NAMES["bits"], "50.0", "60.0"],
+        [NAMES["h-itq"], "40.0", "–"],
+        [NAMES["h"], "80.0", "80.0"],
+        ["% of h's that bits keep", "62.5", "75.0"],
+    ]
+    axis = Figure().subplots()
+    curves.panel(axis, by_width(scores, "knn"))
+    assert [str(line.get_ydata()) for line in axis.lines] == ["[50. 60.]", "[40. nan]", "[80. 80.]"]
