@@ -53,7 +53,7 @@ def paper(
             finds no results.
 
     Example:
-        >>> paper("figure4", tier="paper", dry_run=True)
+        >>> paper("figure4", tier="paper", dry_run=True)  # doctest: +NORMALIZE_WHITESPACE
         figure4 of the tier paper
         ┏━━━━━━━━━┳━━━━━━┳━━━━━━━┓
         ┃         ┃ runs ┃ to do ┃
