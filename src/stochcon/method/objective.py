@@ -97,11 +97,10 @@ def equation_1(v: Tensor, candidates: Tensor, i: Tensor, temperature: float) -> 
     Returns:
         The loss of every anchor, (2, N).
     """
-    m = candidates.shape[1]
-    sim = v @ candidates.flatten(0, 1).T / temperature  # (2, N, 2M)
-    itself, other = torch.stack([i, i + m])[..., None], torch.stack([i + m, i])[..., None]
-    positive = sim.gather(2, other)[..., 0]
-    return sim.scatter(2, itself, -torch.inf).logsumexp(2) - positive
+    positive = (v * v.flip(0)).sum(2) / temperature  # j is the same image in the other view
+    sim = v / temperature @ candidates.flatten(0, 1).T  # (2, N, 2M)
+    itself = torch.stack([i, i + candidates.shape[1]])[..., None]
+    return sim.scatter_(2, itself, -torch.inf).logsumexp(2) - positive
 
 
 def decorrelation(phi: Tensor) -> Tensor:
