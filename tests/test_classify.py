@@ -30,12 +30,12 @@ from stochcon.cli import main
 from stochcon.config import Backbone, Config, Latent, Views
 from stochcon.data import sets as data
 from stochcon.method.model import StochCon
-from stochcon.views import eval_view, global_view
 from stochcon.parallel import rank, synchronise_batch_norm, world_size
 from stochcon.recipebook import recipe
 from stochcon.train import loop as training
 from stochcon.train.classifier import Classifier, DroppedBernoulli, Mode, start
 from stochcon.train.classify import Trial, accuracy, augmentation, classify, fit, learning_rate
+from stochcon.views import eval_view, global_view
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 LATENTS = {

@@ -14,12 +14,12 @@ import torchvision.transforms.v2.functional as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ks_2samp
+from stochcon.method.large import cut_views
 from torch import Tensor
 from torchvision.transforms import v2
 
 from stochcon.config import Views
 from stochcon.method import draws, views
-from stochcon.method.large import cut_views
 from stochcon.views import eval_view, make_views
 
 NOTHING: dict[str, Any] = {

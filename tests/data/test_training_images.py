@@ -132,7 +132,8 @@ def test_an_unreadable_image_gives_its_place_to_the_next_that_can_be_read(tmp_pa
         assert (tmp_path / "skipped.txt").read_text() == "2\tbad\n3\tbad\n9\tbad\n"
     streamed = TrainingImages(sources, Data(size=2, max_bad=0.2, memory=0))
     with pytest.raises(
-        ValueError, match=r"3 of 10 training images .* more than data.max_bad = 0.2 allows; the first is 2: bad"
+        ValueError,
+        match=r"3 of 10 training images .* more than data.max_bad = 0.2 allows; the first is 2: bad",
     ):
         list(streamed.batches([torch.tensor([9]), torch.tensor([2])]))
 
