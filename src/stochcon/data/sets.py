@@ -60,7 +60,9 @@ def load(config: Data, split: Split) -> Images:
     """
     classes, sources = listed(config, split)
     images = read(sources, classes, config.size, config.channels)
-    refuse_too_many(images.skipped, len(sources), config.max_bad, f"{split} images of {config.root or config.name}")
+    refuse_too_many(
+        images.skipped, len(sources), config.max_bad, f"{split} images of {config.root or config.name}"
+    )
     return images
 
 
