@@ -5,9 +5,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stochcon.codes.encode import Encoder as Encoder
     from stochcon.codes.encode import encode as encode
-    from stochcon.codes.encode import load as load
+    from stochcon.codes.encoder import Encoder as Encoder
+    from stochcon.codes.encoder import Encoder as load  # noqa: F401
     from stochcon.codes.file import read as read_codes  # noqa: F401
     from stochcon.codes.packed import Codes as Codes
     from stochcon.codes.search import search as search
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Codes": ("codes.packed", "Codes"),
     "Config": ("config", "Config"),
-    "Encoder": ("codes.encode", "Encoder"),
+    "Encoder": ("codes.encoder", "Encoder"),
     "Features": ("evaluation.features", "Features"),
     "StochConTransformer": ("codes.transformer", "StochConTransformer"),
     "classify": ("train.classify", "classify"),
@@ -46,7 +46,7 @@ _HOMES = {
     "extract": ("evaluation.features", "extract"),
     "from_hub": ("exporters.hub", "from_hub"),
     "info_nce": ("method.objective", "info_nce"),
-    "load": ("codes.encode", "load"),
+    "load": ("codes.encoder", "Encoder"),
     "load_data": ("data.sets", "load"),
     "load_model": ("runs", "load_model"),
     "paper": ("experiments.paper", "paper"),

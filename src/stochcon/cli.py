@@ -143,20 +143,23 @@ def search(
         k: How many to list for each.
         run: The run that made the codes; needed to encode an image file.
         weighted: Count each bit by how informative and how certain it is.
-        approximate: Look only where near codes are likely; an index is built once, in CODES.index.
+        approximate: Look only where near codes are likely; the lists are built once, in CODES.index.
         images: The folder, archive or data set that was encoded; the results are drawn from it.
         picture: Where they are drawn; by default CODES.search.png.
     """
     if picture and images is None:
         raise ValueError(f"--picture {picture} needs --images, what was encoded")
+    from stochcon.codes import inverted_lists
     from stochcon.codes.search import show
 
-    results = stochcon.search(
-        codes, queries, k=k, run=run, weighted=weighted, approximate=approximate, say=print
-    )
+    if approximate and not weighted and inverted_lists.load(codes) is None:
+        print(f"Building inverted lists in {codes}.index, which later searches read")
+        index, recall = inverted_lists.build_beside(codes)
+        print(f"A search reads {index.nprobe:,} of {index.nlist:,} lists (recall {recall:.3f})")
+    results = stochcon.search(codes, queries, k, run, weighted, approximate)
     show(results)
     if images is not None:
-        from stochcon.codes.gallery import save
+        from stochcon.codes.mosaic import save
 
         print(f"The picture is {save(results, images, picture or codes.with_suffix('.search.png'))}")
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from shared import write_run
 
-from stochcon.codes.encode import Encoder
+from stochcon.codes.encoder import Encoder
 from stochcon.config import Data
 from stochcon.data import images
 from stochcon.data.archives import list_archive

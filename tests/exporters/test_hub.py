@@ -18,7 +18,7 @@ import stochcon
 from stochcon import atomic, runs
 from stochcon import recipebook as recipes
 from stochcon.cli import main
-from stochcon.codes.encode import Encoder, model_hash
+from stochcon.codes.encoder import Encoder, model_hash
 from stochcon.config import Data, Latent
 from stochcon.exporters.hub import to_hub
 

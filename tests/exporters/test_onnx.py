@@ -19,7 +19,7 @@ import stochcon
 from stochcon import atomic, runs
 from stochcon import recipebook as recipes
 from stochcon.cli import main
-from stochcon.codes.encode import model_hash
+from stochcon.codes.encoder import model_hash
 from stochcon.config import Backbone, Config, Data, Latent, Views
 from stochcon.data import sets as data
 from stochcon.evaluation.features import extract

@@ -1,148 +1,98 @@
-"""The file of codes, which outlives the program that made it: Parquet, or several that are its shards.
+"""The file of codes, which outlives the program that made it: Parquet, in one file or several shards.
 
-Columns `id` (string), `code` (fixed-size binary) and `uncertainty` (float32), of a Gaussian also `mean` and
-`variance` (fixed-size lists of float16). Under the key `stochcon` of the file's metadata is one JSON object:
-the version of the format, the number of bits, their order in a byte, the latent, the hash of the model, the
-size and channels that images were brought to, and how often each bit of a sample flips.
+The columns are `id` (string), `code` (fixed-size binary) and `uncertainty` (float32). Codes of a latent whose
+samples are no bits also have `mean` and `variance` (fixed-size lists of float16). The file's metadata has one
+JSON object under the key `stochcon`, which `Header` describes.
 """
 
 from __future__ import annotations
 
-import glob
-import json
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from stochcon.atomic import replacing
 from stochcon.codes.packed import BIT_ORDER, MOST_BITS, Codes, mean_flips
-
-__all__ = ["BIT_ORDER", "Codes", "files", "read", "read_one", "shard", "writable", "write"]
+from stochcon.codes.sharding import files
+from stochcon.config import explain
 
 VERSION = 2
-"""1 had no flips, size and channels, and no Gaussian; no release wrote it, and none reads it."""
-ROW_GROUP = 65536
-"""Rows that are written at once; fewer if they are longer than GROUP_BYTES together."""
-GROUP_BYTES = 1 << 25
+"""Version 1 had no flips, no size and channels, and no Gaussian; no release wrote it."""
 KEY = b"stochcon"
+GROUP_BYTES = 1 << 25
+"""About how many bytes are held in memory and written at once."""
+SHARED = {"bits", "latent", "model", "size", "channels"}
+"""The fields that a header shares with `Codes`, beside the flips."""
 
 
-def shard(path: Path | str, rank: int, world: int) -> Path:
-    """The file that one of several processes writes; `read` takes the name of the whole.
+class Header(BaseModel):
+    """What a file of codes says about itself; the fields that `Codes` has too mean the same."""
 
-    >>> shard("codes.parquet", 0, 2).name, shard("codes.parquet", 0, 1).name
-    ('codes-00000-of-00002.parquet', 'codes.parquet')
-    """
-    path = Path(path)
-    return path if world == 1 else path.with_name(f"{path.stem}-{rank:05}-of-{world:05}{path.suffix}")
+    model_config = ConfigDict(strict=True, frozen=True)
 
+    version: Literal[2] = VERSION
+    bits: int = Field(ge=1, le=MOST_BITS)
+    bit_order: Literal["little"] = BIT_ORDER
+    latent: str
+    model: str
+    size: int | None
+    channels: int | None
+    flips: list[Annotated[float, Field(ge=0, le=0.5)]]
 
-def files(path: Path | str) -> list[Path]:
-    """The file of this name, or its shards in order; nothing is opened.
-
-    Raises ValueError if there is neither, if shards are missing, or if there are shards of another set too.
-    """
-    path = Path(path)
-    found = _family(path)
-    if not found:
-        raise ValueError(f"{path} is missing; stochcon encode writes a file of codes")
-    world = 1 if path in found else int(found[0].stem[-5:])
-    expected = [shard(path, rank, world) for rank in range(world)]
-    for other in found:
-        if other not in expected:
-            raise ValueError(f"{expected[0]} and {other.name} are not of one set; remove what is not wanted")
-    for file in expected:
-        if file not in found:
-            raise ValueError(f"{file} is missing beside {found[0].name}; all processes must have finished")
-    return expected
-
-
-def _family(path: Path) -> list[Path]:
-    number = "[0-9]" * 5
-    shards = path.parent.glob(f"{glob.escape(path.stem)}-{number}-of-{number}{glob.escape(path.suffix)}")
-    return [path] * path.exists() + sorted(shards)
-
-
-def writable(path: Path | str, rank: int = 0, world: int = 1) -> Path:
-    """The file that a process is to write. Raises ValueError for a folder, or beside files of another set."""
-    path = _no_folder(path)
-    mine = shard(path, rank, world)
-    for other in {*_family(path)} - {shard(path, each, world) for each in range(world)}:
-        raise ValueError(
-            f"{other} is there, and {mine.name} is not of its set; remove it, or write elsewhere"
-        )
-    return mine
-
-
-def _no_folder(path: Path | str) -> Path:
-    path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; it must name a file of codes")
-    return path
+    @model_validator(mode="after")
+    def _a_rate_for_each_bit(self) -> Header:
+        if len(self.flips) != self.bits:
+            raise ValueError(f"flips has {len(self.flips)} rates; {self.bits} bits need one each")
+        return self
 
 
 def write(codes: Codes | Iterable[Codes], path: Path | str) -> int:
-    """Codes, or batches of them as they come, as a file: whole, or as it was before. Returns how many.
+    """Write codes, or batches of them as they come, to a file: whole, or not at all.
 
-    Raises ValueError if there are no batches, or if they are of different models.
+    Returns:
+        How many codes were written.
+
+    Raises:
+        ValueError: If there are no batches, or if they are of different models.
     """
-    path = _no_folder(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "wb") as file:
-            count = _write_batches(iter([codes] if isinstance(codes, Codes) else codes), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    return count
-
-
-def _write_batches(batches: Iterator[Codes], file: Any) -> int:
-    first = next(batches, None)
-    if first is None:
+    batches = iter([codes] if isinstance(codes, Codes) else codes)
+    if (first := next(batches, None)) is None:
         raise ValueError("there are no codes to write")
-    schema, about = _schema(first.bits, bool(first.moments)), _about(first)
+    schema, header = _schema(first.bits, bool(first.moments)), _header(first)
+    row_bytes = 64 + first.packed.shape[1] + 4 * first.bits * bool(first.moments)
     options = {
-        "compression": {"id": "zstd"},  # bits have little to squeeze
+        "compression": {"id": "zstd"},  # the bits themselves can hardly be compressed
         "use_dictionary": False,
         "write_page_checksum": True,
         "write_statistics": ["id", "uncertainty"],
     }
-    long = first.packed.shape[1] + 4 * first.bits * bool(first.moments)
-    rows_at_once = min(ROW_GROUP, max(1, GROUP_BYTES // long))
-    with pq.ParquetWriter(file, schema, **options) as writer:
-        held, rows, count, flips = (
-            [_table(first, schema)],
-            len(first),
-            len(first),
-            len(first) * first.flips.astype(np.float64),
-        )
-        for batch in batches:
-            if _about(batch) != about:
+    rows_at_once = max(1, GROUP_BYTES // row_bytes)
+    held, rows, count, flips = list[pa.Table](), 0, 0, np.zeros(first.bits)
+    with replacing(Path(path)) as file, pq.ParquetWriter(file, schema, **options) as writer:
+        for batch in chain([first], batches):
+            if _header(batch) != header:
                 raise ValueError("codes of two models cannot go into one file")
             if rows >= rows_at_once:
                 writer.write_table(pa.concat_tables(held), rows_at_once)
                 held, rows = [], 0
             held.append(_table(batch, schema))
-            rows += len(batch)
-            count += len(batch)
-            flips += len(batch) * batch.flips.astype(np.float64)
+            rows, count, flips = rows + len(batch), count + len(batch), flips + len(batch) * batch.flips
         writer.write_table(pa.concat_tables(held), rows_at_once)
-        rates = [
-            round(rate, 4) for rate in mean_flips(flips, count).tolist()
-        ]  # known only now: so in the footer
-        writer.add_key_value_metadata({KEY: json.dumps(about | {"flips": rates}).encode()})
+        # the rates of flips are known only now, so they are in the footer
+        header = header.model_copy(update={"flips": mean_flips(flips, count).tolist()})
+        writer.add_key_value_metadata({KEY: header.model_dump_json().encode()})
     return count
+
+
+def _header(codes: Codes) -> Header:
+    return Header(**{name: getattr(codes, name) for name in SHARED}, flips=[0.0] * codes.bits)
 
 
 def _schema(bits: int, moments: bool) -> pa.Schema:
@@ -153,18 +103,6 @@ def _schema(bits: int, moments: bool) -> pa.Schema:
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()])
 
 
-def _about(codes: Codes) -> dict[str, Any]:
-    return {
-        "version": VERSION,
-        "bits": codes.bits,
-        "bit_order": BIT_ORDER,
-        "latent": codes.latent,
-        "model": codes.model,
-        "size": codes.size,
-        "channels": codes.channels,
-    }
-
-
 def _table(codes: Codes, schema: pa.Schema) -> pa.Table:
     buffer = pa.py_buffer(np.ascontiguousarray(codes.packed))
     code = pa.Array.from_buffers(schema.field("code").type, len(codes), [None, buffer])
@@ -172,109 +110,87 @@ def _table(codes: Codes, schema: pa.Schema) -> pa.Table:
         pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), type=schema.field(name).type)
         for name, values in codes.moments.items()
     ]
-    return pa.Table.from_arrays(
-        [pa.array(codes.ids, pa.string()), code, pa.array(codes.uncertainty), *moments], schema=schema
-    )
+    columns = [pa.array(codes.ids, pa.string()), code, pa.array(codes.uncertainty), *moments]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def read(path: Path | str, model: str | None = None) -> Codes:
-    """The codes of a file or of its shards. `model` is the hash that it must have been made with, if that matters.
+    """Read the codes of a file or of its shards.
 
-    Raises ValueError if the file is missing, damaged, not of codes, of another format or of another model.
+    Args:
+        path: The file, or the name that its shards share.
+        model: The hash of the model that the codes must be of, if that matters.
+
+    Returns:
+        The codes, with the rates of flips over all of them.
+
+    Raises:
+        ValueError: If the file is missing, damaged, not of codes, of another version or of another model.
     """
-    found = files(path)
-    parts = [read_one(file) for file in found]
-    for part, file in zip(parts, found, strict=True):
-        same_model(file, part.model, parts[0].model if model is None else model)
-    return parts[0] if len(parts) == 1 else Codes.join(parts)
+    return read_files(files(path), model)
 
 
-def same_model(file: Path, model: str, wanted: str) -> None:
-    """Raises ValueError if the codes of a file are of another model than is wanted."""
-    if model != wanted:
-        raise ValueError(
-            f"{file} was made by the model {model[:12]}, not {wanted[:12]}; encode the images again"
-        )
-
-
-def read_one(path: Path) -> Codes:
-    """The codes of one file, without a look at what is beside it. Raises ValueError as `read` does."""
-    with opened(path) as (parquet, about):
-        table = parquet.read()
-        table.validate(full=True)
+def read_files(paths: Sequence[Path], model: str | None = None) -> Codes:
+    """Read the codes of these files, as `read` does, without a look at what is beside them."""
+    table, header = read_columns(paths, None, model)
     moments = {
-        name: table[name].combine_chunks().flatten().to_numpy().reshape(-1, about["bits"])
+        name: table[name].combine_chunks().flatten().to_numpy().reshape(-1, header.bits)
         for name in table.column_names[3:]
     }
     try:
         return Codes(
-            packed=packed_rows(table["code"]),
-            bits=about["bits"],
+            packed=packed_column(table),
             ids=table["id"].to_numpy(),
             uncertainty=table["uncertainty"].to_numpy(),
-            flips=np.array(about["flips"], np.float32),
-            model=about["model"],
-            latent=about["latent"],
-            size=about["size"],
-            channels=about["channels"],
+            flips=np.array(header.flips, np.float32),
+            **header.model_dump(include=SHARED),
             **moments,
         )
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
+        raise ValueError(f"{paths[0]} is damaged: {error}") from None
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[tuple[pq.ParquetFile, dict[str, Any]]]:
-    """One file, to read only some columns or rows of it, and what it says about itself.
+def read_columns(
+    paths: Sequence[Path], columns: list[str] | None, model: str | None = None
+) -> tuple[pa.Table, Header]:
+    """Read some columns of files, or all; and one header, with the flips over all files. Raises as `read` does."""
+    parts = [_read_file(path, columns) for path in paths]
+    for path, (_, header) in zip(paths, parts, strict=True):
+        wanted = parts[0][1].model if model is None else model
+        if header.model != wanted:
+            raise ValueError(
+                f"{path} was made by the model {header.model[:12]}, not {wanted[:12]}; encode the images again"
+            )
+    table = pa.concat_tables(table for table, _ in parts)
+    flips = np.sum([len(table) * np.array(header.flips) for table, header in parts], axis=0)
+    return table, parts[0][1].model_copy(update={"flips": mean_flips(flips, len(table)).tolist()})
 
-    Raises ValueError as `read` does, also for damage that is met while it is open.
-    """
-    with open(path, "rb") as file:
-        try:
+
+def _read_file(path: Path, columns: list[str] | None) -> tuple[pa.Table, Header]:
+    try:
+        with open(path, "rb") as file:
             parquet = pq.ParquetFile(file, page_checksum_verification=True)
-            about, footer = _described(path, parquet.metadata.metadata or {}), parquet.metadata
-            bits = about["bits"]
-            if parquet.schema_arrow != _schema(bits, about["latent"] == "gaussian"):
-                raise ValueError(f"{path} has other columns than {about['latent']} codes of {bits} bits have")
-            if sum(footer.row_group(g).num_rows for g in range(footer.num_row_groups)) != footer.num_rows:
-                raise ValueError(f"{path} is damaged: it has not as many rows as it says")
-            yield parquet, about
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{path} is damaged, or no Parquet file: {reason}") from None
+            content = (parquet.metadata.metadata or {}).get(KEY)
+            if content is None:
+                raise ValueError(f"{path} is no file of codes: its metadata has no key {KEY.decode()}")
+            header = Header.model_validate_json(content)
+            if parquet.schema_arrow != _schema(header.bits, "mean" in parquet.schema_arrow.names):
+                raise ValueError(f"{path} has other columns than codes of {header.bits} bits have")
+            table = parquet.read(columns)
+            table.validate(full=True)
+            if len(table) != parquet.metadata.num_rows:
+                raise ValueError(f"{path} is damaged: it does not have as many rows as it says")
+            return table, header
+    except ValidationError as error:
+        raise ValueError(f"{path} does not describe codes that can be read: {explain(error)}") from None
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} is damaged, or no Parquet file: {reason}") from None
 
 
-def packed_rows(column: pa.ChunkedArray) -> NDArray[np.uint8]:
-    """The column `code` as (N, bytes a code)."""
-    code, width = column.combine_chunks(), column.type.byte_width
+def packed_column(table: pa.Table) -> NDArray[np.uint8]:
+    """View the column `code` of a table as (N, bytes a code)."""
+    code = table["code"].combine_chunks()
+    width = code.type.byte_width
     rows = np.frombuffer(code.buffers()[1] or b"", np.uint8, len(code) * width, code.offset * width)
     return rows.reshape(-1, width)
-
-
-def _described(path: Path, metadata: dict[bytes, bytes]) -> dict[str, Any]:
-    """What the file says about itself."""
-    content = metadata.get(KEY)
-    if content is None:
-        raise ValueError(f"{path} is no file of codes: its metadata has no key {KEY.decode()}")
-    try:
-        about = json.loads(content)
-        version = about["version"]
-        if version != VERSION:
-            other = "a newer" if version > VERSION else "an older"
-            raise ValueError(
-                f"{path} has format {version}, of {other} stochcon; this one reads format {VERSION}"
-            )
-        whole = (
-            isinstance(about["bits"], int)
-            and 1 <= about["bits"] <= MOST_BITS
-            and all(isinstance(about[name], str) for name in ("bit_order", "latent", "model"))
-            and all(isinstance(about[name], int | None) for name in ("size", "channels"))
-            and all(isinstance(rate, float) and 0 <= rate <= 0.5 for rate in about["flips"])
-        )
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
-        whole = False
-    if not whole:
-        raise ValueError(f"{path} is damaged: its metadata does not describe codes")
-    if about["bit_order"] != BIT_ORDER:
-        raise ValueError(f"{path} has its bits in the order {about['bit_order']}; it must be {BIT_ORDER}")
-    return dict(about)

@@ -2,136 +2,148 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from stochcon.codes import index, weighted
-from stochcon.codes.packed import Codes
-from stochcon.codes.stored import Stored
+from stochcon.codes import inverted_lists
+from stochcon.codes.file import packed_column, read_columns
+from stochcon.codes.packed import BIT_ORDER, exact_neighbours
+from stochcon.codes.sharding import files
+from stochcon.codes.weighted import bit_weights, shares_of_ones, weighted_neighbours
 
 
 @dataclass(frozen=True)
-class Nearest:
-    """What was found for one query, nearest first."""
+class Neighbours:
+    """What was found for one query.
+
+    Attributes:
+        query: An id in the file of codes, or the path of an image.
+        ids: The ids that were found, nearest first.
+        distances: The bits that differ; weighted, if that was asked for.
+        by_id: Whether the query is an id in the file.
+    """
 
     query: str
-    """An id in the file of codes, or the path of an image"""
     ids: list[str]
     distances: list[float]
-    """Bits that differ; weighted, if that was asked for"""
     by_id: bool = True
 
 
 def search(
-    path: Path | str,
+    codes: Path | str,
     queries: Sequence[str],
     k: int = 10,
     run: Path | str | None = None,
     weighted: bool = False,
     approximate: bool = False,
-    say: Callable[[str], object] = lambda line: None,
-) -> list[Nearest]:
-    """The k codes of a file that are nearest to each query: exactly, by Hamming distance, ties in the file's order.
+) -> list[Neighbours]:
+    """Find the images of a file of codes that are nearest to each query.
 
-    A query is an id in the file, which is not among its own results, or an image file; that one is encoded
-    by `run`, the run that made the codes. `weighted` counts bits as the module `weighted` says; `approximate`
-    looks into the index beside the file, which is built, and `say` told of it, the first time. It pays for many
-    queries at once, or for many millions of codes; one query of a million is sooner compared than an index read.
+    All codes are compared, by Hamming distance; equal distances come in the order of the file.
 
-    Raises ValueError if a query is neither, if the run is missing or another, or if the file cannot be used.
+    Args:
+        codes: The file, or the name that its shards share.
+        queries: Ids in the file, which are not among their own results, or paths of image files.
+        k: How many to find for each query, at least 1.
+        run: The directory of the run that made the codes, which encodes image files.
+        weighted: Count each bit by how informative and how certain it is; see `stochcon.codes.weighted`.
+        approximate: Look only into the inverted lists beside the file, which are built the first time. That
+            pays for many queries at once, or for many millions of codes.
+
+    Returns:
+        What was found for each query, in their order.
+
+    Raises:
+        ValueError: If a query is neither an id nor an image, or if the file or the run cannot be used.
+
+    Example:
+        >>> import tempfile
+        >>> from stochcon import Codes
+        >>> from stochcon.codes.file import write
+        >>> path = Path(tempfile.mkdtemp()) / "codes.parquet"
+        >>> write(Codes.pack([[True, False], [True, True], [False, True]], ["cat", "dog", "fox"]), path)
+        3
+        >>> search(path, ["cat"], k=1)
+        [Neighbours(query='cat', ids=['dog'], distances=[1], by_id=True)]
     """
     if k < 1:
-        raise ValueError(f"-k is {k}; it must be at least 1")
+        raise ValueError(f"k is {k}; it must be at least 1")
     if not queries:
-        raise ValueError(f"nothing to look for in {path}: it must be given ids or image files")
+        raise ValueError(f"there is nothing to look for in {codes}; give ids or image files")
     if weighted and approximate:
-        raise ValueError("--weighted compares all codes; leave --approximate away")
-    stored = Stored(path)
-    own = stored.find(queries)
-    sought, flips = _sought(stored, queries, own, run)
+        raise ValueError("a weighted search compares all codes; leave approximate away")
+    table, header = read_columns(files(codes), ["id", "code"])
+    own, stored = _rows(table["id"], queries), packed_column(table)
+    sought = _encode([query for query in queries if query not in own], codes, header.model, run)
+    for query, row in own.items():
+        one = np.unpackbits(stored[row], count=header.bits, bitorder=BIT_ORDER)
+        sought[query] = one.astype(bool), np.float32(header.flips)
+    bits, flips = (np.stack(values) for values in zip(*map(sought.__getitem__, queries), strict=True))
+
+    packed = np.packbits(bits, 1, BIT_ORDER)
     distances: NDArray[np.number]
-    if not len(stored):
-        distances, rows = np.empty((len(queries), 0), np.int32), np.empty((len(queries), 0), np.int64)
-    elif approximate:
-        found = index.load(stored, say)
-        distances, rows = index.search(found, sought.packed, min(k + 1, len(stored)))
+    if approximate:
+        index = inverted_lists.load(Path(codes)) or inverted_lists.build_beside(Path(codes))[0]
+        distances, rows = inverted_lists.approximate_neighbours(index, packed, k + 1)
     elif weighted:
-        distances, rows = _weighted(stored, sought, flips, k + 1)
+        weights = bit_weights(shares_of_ones(stored, header.bits), flips)
+        distances, rows = weighted_neighbours(stored, bits, weights, k + 1)
     else:
-        distances, rows = stored.all.search(sought, k + 1)
+        distances, rows = exact_neighbours(stored, packed, k + 1)
 
-    kept = [
-        [(int(row), d) for row, d in zip(*both, strict=True) if row not in (-1, own.get(query))][:k]
-        for query, *both in zip(queries, rows.tolist(), distances.tolist(), strict=True)
-    ]
-    names = iter(stored.ids([row for pairs in kept for row, _ in pairs]))
-    return [
-        Nearest(query, [next(names) for _ in pairs], [d for _, d in pairs], query in own)
-        for query, pairs in zip(queries, kept, strict=True)
-    ]
+    found = []
+    for query, *both in zip(queries, rows.tolist(), distances.tolist(), strict=True):
+        kept = [(row, d) for row, d in zip(*both, strict=True) if row not in (-1, own.get(query))][:k]
+        ids = [table["id"][row].as_py() for row, _ in kept]
+        found.append(Neighbours(query, ids, [distance for _, distance in kept], query in own))
+    return found
 
 
-def _sought(
-    stored: Stored, queries: Sequence[str], own: dict[str, int], run: Path | str | None
-) -> tuple[Codes, list[NDArray[np.float32]]]:
-    """The code of each query, and how likely its bits flip."""
-    encoder = None
-    bits, flips = [], []
-    known = dict(zip(own, stored.rows([*own.values()]).unpack(), strict=True))
-    for query in queries:
-        if query in own:
-            bits.append(known[query])
-            flips.append(stored.flips)
-            continue
-        if not Path(query).is_file():
-            raise ValueError(f"{query} is neither an id in {stored.path} nor an image file")
+def _rows(column: pa.ChunkedArray, ids: Sequence[str]) -> dict[str, int]:
+    """Find the row of each id that is there; the first, if it is there several times."""
+    # pa.array and pa.scalar would import pandas, which takes as long as the search
+    encoded = [name.encode(errors="surrogateescape") for name in ids]
+    buffers = np.cumsum([0, *map(len, encoded)], dtype=np.int32), b"".join(encoded)
+    wanted = pa.StringArray.from_buffers(len(encoded), *map(pa.py_buffer, buffers))
+    hits = pc.indices_nonzero(pc.is_in(column, options=pc.SetLookupOptions(wanted)))
+    return {column[row].as_py(): row for row in reversed(hits.to_pylist())}
+
+
+def _encode(
+    images: Sequence[str], codes: Path | str, model: str, run: Path | str | None
+) -> dict[str, tuple[NDArray[np.bool_], NDArray[np.float32]]]:
+    """Encode image files with the run that made the codes; of each its bits, and how likely they flip."""
+    for image in images:
+        if not Path(image).is_file():
+            raise ValueError(f"{image} is neither an id in {codes} nor an image file")
         if run is None:
-            raise ValueError(
-                f"{query} is no id in {stored.path}; to encode it as an image, say --run DIR, the run of the codes"
-            )
-        if encoder is None:
-            from stochcon.codes.encode import Encoder
+            raise ValueError(f"{image} is an image file; to encode it, give --run DIR, the run of the codes")
+    if not images or run is None:
+        return {}
+    from stochcon.codes.encoder import Encoder  # which imports torch
 
-            encoder = Encoder(run)
-            if stored.about["model"] != encoder.hash:
-                raise ValueError(
-                    f"{stored.path} was not made by the model in {run}: encode the images again with it"
-                )
-        code = encoder.file(Path(query))
-        bits.append(code.unpack()[0])
-        flips.append(code.flips)
-    return Codes.pack(np.array(bits), queries, model=stored.about["model"]), flips
+    encoder = Encoder(run)
+    if encoder.hash != model:
+        raise ValueError(f"{codes} was not made by the model in {run}; encode the images again with it")
+    made = {image: encoder(Path(image), [image]) for image in images}
+    return {image: (code.unpack()[0], code.flips) for image, code in made.items()}
 
 
-def _weighted(
-    stored: Stored, sought: Codes, flips: list[NDArray[np.float32]], k: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    weights = weighted.weights(weighted.shares(stored.all), np.stack(flips))
-    return weighted.search(stored.all, sought, weights, k)
-
-
-def show(results: Sequence[Nearest], console: Console | None = None) -> None:
+def show(results: Sequence[Neighbours], console: Console | None = None) -> None:
     """Print a table for each query."""
-    for nearest in results:
-        table = Table("id", title=f"nearest to {nearest.query}")
-        table.columns[0].overflow = "fold"  # an id is to be copied
-        weighted = any(isinstance(distance, float) for distance in nearest.distances)
+    for found in results:
+        weighted = any(isinstance(distance, float) for distance in found.distances)
+        table = Table("id", title=f"nearest to {found.query}")
+        table.columns[0].overflow = "fold"  # so that an id can be copied whole
         table.add_column("weight that differs" if weighted else "bits that differ", justify="right")
-        for name, distance in zip(nearest.ids, nearest.distances, strict=True):
-            table.add_row(name, number(distance))
+        for name, distance in zip(found.ids, found.distances, strict=True):
+            table.add_row(name, str(round(distance, 1)))
         (console or Console()).print(table)
-
-
-def number(distance: float) -> str:
-    """Whole, or with one decimal if it is weighted.
-
-    >>> number(7), number(7.0)
-    ('7', '7.0')
-    """
-    return str(distance) if isinstance(distance, int) else f"{distance:.1f}"

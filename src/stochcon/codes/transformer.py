@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from stochcon.codes.encode import Encoder
+from stochcon.codes.encoder import Encoder
 from stochcon.config import Config
 from stochcon.data.pictures import list_pictures
 from stochcon.data.training_images import TrainingImages

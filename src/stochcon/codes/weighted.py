@@ -1,16 +1,16 @@
-"""Hamming distance in which a bit counts as much as it is informative and certain.
+"""Hamming distance in which a bit counts the more, the more informative and the more certain it is.
 
 The distance of a query q from a stored code c is the sum, over the bits i in which they differ, of
 
-    w_i = H(m_i) ln((1 - f_i) / f_i),  scaled so that the mean over the bits is 1,
+    w_i = H(m_i) ln((1 - f_i) / f_i),  scaled so that the mean over the bits is 1.
 
-- m_i is the share of the stored codes that have the bit on, and H(m) = -m log2 m - (1 - m) log2 (1 - m) the
+- m_i is the share of the stored codes that have the bit on, and H(m) = -m log2 m - (1 - m) log2 (1 - m) is the
   entropy: 1 for a bit that halves the images, 0 for one that is always on or always off.
-- f_i is the probability that a sample of the bit differs from it, min(p, 1 - p) of the query's own q(z'|x);
-  for a query of which only the code is stored, the mean over the encoded images. The logarithm of the odds
-  is what a bit that differs says against both being of one image: nothing at f = 1/2.
+- f_i is the probability that a sample of the bit differs from it: min(p, 1 - p) of the query's own q(z'|x).
+  For a query of which only the code is stored, it is the mean over the encoded images. The logarithm of the
+  odds is what a bit that differs says against both codes being of one image: nothing at f = 1/2.
 
-So distances are in bits, as Hamming's are, but those of two queries are not comparable.
+So distances are in bits, as Hamming's are. Those of two queries are not comparable.
 """
 
 from __future__ import annotations
@@ -19,67 +19,73 @@ import faiss
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stochcon.codes.packed import BIT_ORDER, Codes, threads
+from stochcon.codes.packed import BIT_ORDER, limited_threads
 
-SUREST, LEAST_SURE = 0.001, 0.499
-"""Between which f is kept: a network's most extreme probabilities are the worst calibrated."""
+LEAST_FLIPS, MOST_FLIPS = 0.001, 0.499
+"""The range that f is clipped to: a network's most extreme probabilities are the worst calibrated."""
 BYTES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], 1, bitorder=BIT_ORDER).astype(np.float32)
-"""(256, 8) the bits of every byte"""
+"""(256, 8), the bits of every byte."""
 
 
-def shares(codes: Codes) -> NDArray[np.float64]:
-    """(D,) how many of the codes have each bit on, from 0 to 1.
+def shares_of_ones(packed: NDArray[np.uint8], bits: int) -> NDArray[np.float64]:
+    """Compute the share of (N, B) packed codes that have each of the D bits on.
 
-    >>> shares(Codes.pack([[True, False], [True, True]], ["a", "b"])).tolist()
-    [1.0, 0.5]
+    Example:
+        >>> shares_of_ones(np.array([[0b01], [0b11]], np.uint8), bits=2).tolist()
+        [1.0, 0.5]
     """
-    counts = [np.bincount(column, minlength=256) @ BYTES for column in codes.packed.T]
-    return np.concatenate(counts)[: codes.bits] / max(1, len(codes))
+    counts = [np.bincount(column, minlength=256) @ BYTES for column in packed.T]
+    return np.concatenate(counts)[:bits] / max(1, len(packed))
 
 
-def weights(shares: ArrayLike, flips: ArrayLike) -> NDArray[np.float32]:
-    """(..., D) of each bit, of mean 1, from m (D,) and f (..., D).
+def bit_weights(shares: ArrayLike, flips: ArrayLike) -> NDArray[np.float32]:
+    """Weigh the bits by m (D,) and f (..., D); the mean of the weights (..., D) is 1.
 
-    Where no bit is informative, all weigh the same.
+    Where no bit is informative, the entropy is left out.
 
-    >>> weights([0.5, 0.5, 1.0], [0.1, 0.1, 0.1]).tolist()
-    [1.5, 1.5, 0.0]
-    >>> print(weights([0.5, 0.5], [[0.1, 0.1], [0.1, 0.4]]).round(2))
-    [[1.   1.  ]
-     [1.69 0.31]]
+    Example:
+        >>> bit_weights([0.5, 0.5, 1.0], [0.1, 0.1, 0.1]).tolist()
+        [1.5, 1.5, 0.0]
+        >>> print(bit_weights([0.5, 0.5], [[0.1, 0.1], [0.1, 0.4]]).round(2))
+        [[1.   1.  ]
+         [1.69 0.31]]
     """
     m = np.asarray(shares, np.float64)
     on, off = np.maximum(m, 1e-300), np.maximum(1 - m, 1e-300)  # so that 0 log 0 is 0
     entropy = -m * np.log2(on) - (1 - m) * np.log2(off)
     informative = entropy if entropy.any() else np.ones_like(m)
-    f = np.clip(np.asarray(flips, np.float64), SUREST, LEAST_SURE)
-    weight = informative * np.log((1 - f) / f)
-    return (weight / weight.mean(-1, keepdims=True)).astype(np.float32)
+    f = np.clip(np.asarray(flips, np.float64), LEAST_FLIPS, MOST_FLIPS)
+    weights = informative * np.log((1 - f) / f)
+    return (weights / weights.mean(-1, keepdims=True)).astype(np.float32)
 
 
-def search(
-    codes: Codes, queries: Codes, weights: NDArray[np.float32], k: int
+def weighted_neighbours(
+    packed: NDArray[np.uint8], queries: NDArray[np.bool_], weights: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Distances and indices (M, min(k, N)), nearest first, all codes compared; `weights` are (M, D).
+    """Compare all of (N, B) packed codes with (M, D) queries under (M, D) weights.
 
-    Equal distances come in any order.
+    Returns:
+        Distances and rows (M, min(k, N)), nearest first. Equal distances come in any order.
 
-    >>> stored = Codes.pack([[True, True], [True, False], [False, False]], ["a", "b", "c"])
-    >>> distances, indices = search(stored, stored[:1], np.array([[0.5, 1.5]], np.float32), 3)
-    >>> distances.tolist(), indices.tolist()
-    ([[0.0, 1.5, 2.0]], [[0, 1, 2]])
+    Example:
+        >>> packed = np.array([[0b11], [0b01], [0b00]], np.uint8)
+        >>> query, weights = np.array([[True, True]]), np.array([[0.5, 1.5]], np.float32)
+        >>> distances, rows = weighted_neighbours(packed, query, weights, 3)
+        >>> distances.tolist(), rows.tolist()
+        ([[0.0, 1.5, 2.0]], [[0, 1, 2]])
     """
-    # sum w |q - c| = sum w q + sum w (1 - 2q) c is linear in c. So FAISS's product quantiser, which looks inner
-    # products up byte by byte, gives it if its "centroids" are the 256 bytes themselves
-    width = codes.packed.shape[1]
+    if not len(packed):
+        return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+    # sum w |q - c| = sum w q + sum w (1 - 2q) c is linear in c. FAISS's product quantiser looks inner products
+    # up byte by byte, and so computes this if its "centroids" are the 256 bytes themselves.
+    width = packed.shape[1]
     quantiser = faiss.IndexPQ(8 * width, width, 8, faiss.METRIC_INNER_PRODUCT)
     faiss.copy_array_to_vector(np.tile(BYTES, (width, 1)).ravel(), quantiser.pq.centroids)
     quantiser.is_trained = True
-    quantiser.add_sa_codes(np.ascontiguousarray(codes.packed))
-    ones = queries.unpack()
-    sought = np.zeros((len(queries), 8 * width), np.float32)
-    sought[:, : codes.bits] = np.where(ones, weights, -weights)
-    with threads(len(queries)):
-        products, indices = quantiser.search(sought, min(k, len(codes)))
-    distances = (weights * ones).sum(1, keepdims=True) - products
-    return np.maximum(distances, 0), indices  # which rounding may have made a little less
+    quantiser.add_sa_codes(np.ascontiguousarray(packed))
+    linear = np.zeros((len(queries), 8 * width), np.float32)
+    linear[:, : queries.shape[1]] = np.where(queries, weights, -weights)
+    with limited_threads(len(queries)):
+        products, rows = quantiser.search(linear, min(k, len(packed)))
+    distances = (weights * queries).sum(1, keepdims=True) - products
+    return np.maximum(distances, 0), rows  # rounding may have made a distance negative

@@ -9,7 +9,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from stochcon import atomic, runs
-from stochcon.codes.encode import Encoder
+from stochcon.codes.encoder import Encoder
 from stochcon.exporters.card import model_card
 
 CARD = "README.md"

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stochcon import atomic
-from stochcon.codes.encode import model_hash
+from stochcon.codes.encoder import model_hash
 from stochcon.codes.packed import BIT_ORDER
 from stochcon.config import Config
 from stochcon.data import images, sets

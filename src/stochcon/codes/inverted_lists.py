@@ -1,0 +1,103 @@
+"""Approximate search: FAISS's inverted lists of binary codes, kept beside a file of codes in NAME.index.
+
+The codes are put into about sqrt(N) lists, each around a centre that k-means finds, and a search reads only the
+lists whose centres are nearest to the query. Their number is measured when the lists are built: the fewest at
+which the recall over codes of the file itself is at least RECALL. The choice among FAISS's binary indexes is
+measured by benchmarks/search.py.
+
+The file is one line of JSON (which codes it is of, and the hash of the rest), and then FAISS's own format.
+"""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from stochcon import atomic
+from stochcon.codes.file import packed_column, read_columns
+from stochcon.codes.packed import exact_neighbours, limited_threads
+from stochcon.codes.sharding import files
+
+VERSION = 2
+"""It also stands for how lists are chosen: those of another version are built again."""
+RECALL = 0.99
+"""More than the 0.95 that is promised, as new images are further from the lists: with a recall of 0.985 over a
+million codes of the file itself, new images had 0.92."""
+PROBES = 200
+"""The number of codes over which recall is measured."""
+NEIGHBOURS = 10
+"""The number of neighbours whose recall is measured."""
+
+
+def load(path: Path) -> Any | None:
+    """Load FAISS's index of a file of codes; None if there is none, if it is damaged, or if the codes changed.
+
+    Whether they changed is seen by sizes and dates. FAISS is given only what it wrote itself.
+    """
+    try:
+        head, _, content = _beside(path).read_bytes().partition(b"\n")
+        about = json.loads(head)
+    except (FileNotFoundError, ValueError, RecursionError):
+        return None
+    if about != _about(path, content):
+        return None
+    return faiss.deserialize_index_binary(np.frombuffer(content, np.uint8))
+
+
+def build_beside(path: Path) -> tuple[Any, float]:
+    """Build the lists of a file of codes as `build` does, and keep them beside it."""
+    table, _ = read_columns(files(path), ["code"])
+    if not len(table):
+        raise ValueError(f"{path} has no codes; leave approximate away")
+    index, recall = build(packed_column(table))
+    content = faiss.serialize_index_binary(index).tobytes()
+    atomic.write(_beside(path), json.dumps(_about(path, content)).encode() + b"\n" + content)
+    return index, recall
+
+
+def build(packed: NDArray[np.uint8]) -> tuple[Any, float]:
+    """Build FAISS's IndexBinaryIVF of (N, B) bytes, N at least 1, and measure its recall over some of them."""
+    rng, rows = np.random.default_rng(0), np.ascontiguousarray(packed)
+    lists = 1 << round(np.log2(len(rows)) / 2)
+    index = faiss.IndexBinaryIVF(faiss.IndexBinaryFlat(8 * rows.shape[1]), 8 * rows.shape[1], lists)
+    index.cp.niter, index.cp.max_points_per_centroid, index.cp.min_points_per_centroid = 5, 64, 1
+    index.train(rows[rng.permutation(len(rows))[: 64 * lists]])
+    index.add(rows)
+    probes = rows[rng.permutation(len(rows))[:PROBES]]
+    exact, _ = exact_neighbours(rows, probes, NEIGHBOURS + 1)
+    index.nprobe = 1
+    while (recall := _recall(index, probes, exact)) < RECALL:
+        index.nprobe = min(2 * index.nprobe, lists)
+    return index, recall
+
+
+def approximate_neighbours(
+    index: Any, queries: NDArray[np.uint8], k: int
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Find distances and rows (M, k), nearest first; a row is -1 where the lists that are read hold no more."""
+    with limited_threads(len(queries)):
+        distances, rows = index.search(np.ascontiguousarray(queries), k)
+    return distances, rows
+
+
+def _recall(index: Any, probes: NDArray[np.uint8], exact: NDArray[np.int32]) -> float:
+    """Measure the share of the neighbours that are found, or others as near; the first is the code itself."""
+    distances, rows = approximate_neighbours(index, probes, exact.shape[1])
+    found = (rows >= 0) & (distances <= exact[:, -1:])
+    return float(found[:, 1:].mean()) if exact.shape[1] > 1 else 1.0
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".index")
+
+
+def _about(path: Path, content: bytes) -> dict[str, Any]:
+    stats = [file.stat() for file in files(path)]
+    sizes = [[stat.st_size, stat.st_mtime_ns] for stat in stats]
+    return {"version": VERSION, "size_mtime_ns": sizes, "sha256": sha256(content).hexdigest()}
