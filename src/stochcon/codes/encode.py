@@ -19,7 +19,6 @@ from stochcon.data.sets import list_images
 from stochcon.parallel import launched_rank, launched_world_size
 from stochcon.report import progress_bar
 
-
 SKIPPED = ".skipped.txt"
 """The ending of a list of images that cannot be read."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -65,7 +65,7 @@ def write(codes: Codes | Iterable[Codes], path: Path | str) -> int:
     batches = iter([codes] if isinstance(codes, Codes) else codes)
     if (first := next(batches, None)) is None:
         raise ValueError("there are no codes to write")
-    schema, header = _schema(first.bits, bool(first.moments)), _header(first)
+    schema, about = _schema(first.bits, bool(first.moments)), _about(first)
     row_bytes = 64 + first.packed.shape[1] + 4 * first.bits * bool(first.moments)
     options = {
         "compression": {"id": "zstd"},  # the bits themselves can hardly be compressed
@@ -77,22 +77,23 @@ def write(codes: Codes | Iterable[Codes], path: Path | str) -> int:
     held, rows, count, flips = list[pa.Table](), 0, 0, np.zeros(first.bits)
     with replacing(Path(path)) as file, pq.ParquetWriter(file, schema, **options) as writer:
         for batch in chain([first], batches):
-            if _header(batch) != header:
+            if _about(batch) != about:
                 raise ValueError("codes of two models cannot go into one file")
             if rows >= rows_at_once:
-                writer.write_table(pa.concat_tables(held), rows_at_once)
+                writer.write_table(pa.concat_tables(held).combine_chunks(), rows_at_once)
                 held, rows = [], 0
             held.append(_table(batch, schema))
-            rows, count, flips = rows + len(batch), count + len(batch), flips + len(batch) * batch.flips
-        writer.write_table(pa.concat_tables(held), rows_at_once)
+            rows, count = rows + len(batch), count + len(batch)
+            flips += len(batch) * batch.flips.astype(np.float64)
+        writer.write_table(pa.concat_tables(held).combine_chunks(), rows_at_once)
         # the rates of flips are known only now, so they are in the footer
-        header = header.model_copy(update={"flips": mean_flips(flips, count).tolist()})
+        header = Header(**about, flips=mean_flips(flips, count).tolist())
         writer.add_key_value_metadata({KEY: header.model_dump_json().encode()})
     return count
 
 
-def _header(codes: Codes) -> Header:
-    return Header(**{name: getattr(codes, name) for name in SHARED}, flips=[0.0] * codes.bits)
+def _about(codes: Codes) -> dict[str, Any]:
+    return {name: getattr(codes, name) for name in SHARED}
 
 
 def _schema(bits: int, moments: bool) -> pa.Schema:
@@ -162,7 +163,7 @@ def read_columns(
                 f"{path} was made by the model {header.model[:12]}, not {wanted[:12]}; encode the images again"
             )
     table = pa.concat_tables(table for table, _ in parts)
-    flips = np.sum([len(table) * np.array(header.flips) for table, header in parts], axis=0)
+    flips = np.sum([len(table) * np.float64(np.float32(header.flips)) for table, header in parts], axis=0)
     return table, parts[0][1].model_copy(update={"flips": mean_flips(flips, len(table)).tolist()})
 
 

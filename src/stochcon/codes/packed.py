@@ -27,16 +27,14 @@ class Codes:
         packed: (N, ceil(bits / 8)) uint8. The bits that are left over in the last byte are zero.
         bits: D, the number of bits, from 1 to 65535.
         ids: (N,) strings.
-        uncertainty: (N,) float32, the number of bits in which a sample from q(z'|x) is expected to
-            differ from the code, from 0 to D / 2.
-        flips: (D,) float32, how often each bit of a sample differs from that of the code, from 0 to 1 / 2.
-            It is the mean over all images of the file, also when these codes are only some of them.
+        uncertainty: (N,) float32, in how many bits a sample from q(z'|x) is expected to differ; 0 to D / 2.
+        flips: (D,) float32, how often a sample differs in each bit, from 0 to 1 / 2. It is the mean over all
+            images of the file, also when these codes are only some of them.
         model: SHA-256 of the model (`encoder.model_hash`); codes of two models are not comparable.
         latent: The kind of latent. The bits of a Gaussian are the signs of its mean.
         size: Side of the square, in pixels, that images were brought to before they were encoded.
         channels: 1 if images were made grey, 3 if they were coloured.
-        mean: (N, D) float16 of a latent whose samples are no bits, else None.
-        variance: (N, D) float16 of a latent whose samples are no bits, else None.
+        mean, variance: (N, D) float16 of a latent whose samples are no bits, else None.
 
     Raises:
         ValueError: If a shape or a type does not fit.
@@ -85,34 +83,23 @@ class Codes:
         cls,
         bits: ArrayLike,
         ids: Sequence[str],
-        uncertainty: ArrayLike = 0.0,
-        flips: ArrayLike = 0.0,
+        uncertainty: ArrayLike | None = None,
+        flips: ArrayLike | None = None,
         **about: Any,
     ) -> Codes:
-        """Pack booleans as codes.
+        """Pack (N, D) booleans. Without uncertainty and flips the codes are certain.
 
-        Args:
-            bits: (N, D) booleans.
-            ids: N strings.
-            uncertainty: (N,) bits, as the attribute; by default the codes are certain.
-            flips: (D,) rates, as the attribute; by default no bit ever flips.
-            **about: Further attributes by their names, such as `model` and `latent`.
-
-        Returns:
-            The codes.
-
-        Raises:
-            ValueError: If a shape does not fit.
+        The other arguments are attributes by their names.
         """
         rows = np.asarray(bits, dtype=bool)
         if rows.ndim != 2:
             raise ValueError(f"bits are {rows.shape}; they must be (N, D)")
         names = np.empty(len(ids), dtype=object)
         names[:] = ids
-        unsure, rates = np.array(uncertainty, np.float32), np.array(flips, np.float32)
-        unsure = unsure if unsure.ndim else unsure.repeat(len(rows))
-        rates = rates if rates.ndim else rates.repeat(rows.shape[1])
-        return cls(np.packbits(rows, 1, BIT_ORDER), rows.shape[1], names, unsure, rates, **about)
+        n, d = rows.shape
+        unsure = np.asarray(np.zeros(n) if uncertainty is None else uncertainty, np.float32)
+        rates = np.asarray(np.zeros(d) if flips is None else flips, np.float32)
+        return cls(np.packbits(rows, 1, BIT_ORDER), d, names, unsure, rates, **about)
 
     @property
     def moments(self) -> dict[str, NDArray[np.float16]]:
@@ -133,11 +120,7 @@ class Codes:
         return replace(self, **{name: values[rows] for name, values in of_images.items()})
 
     def hamming(self, other: Codes) -> NDArray[np.uint16]:
-        """Compute all (N, M) distances to M other codes.
-
-        Raises:
-            ValueError: If the codes are of other bits or of another model.
-        """
+        """Compute all (N, M) distances to M other codes. Raises ValueError if they are of another model."""
         self._check_comparable(other)
         distances = np.empty((len(self), len(other)), np.uint16)
         for row, code in zip(distances, self.packed, strict=True):
@@ -156,7 +139,7 @@ class Codes:
             in the order of the rows.
 
         Raises:
-            ValueError: If the codes are of other bits or of another model, or if k is below 1.
+            ValueError: If the queries are of another model, or if k is below 1.
 
         Example:
             >>> codes = Codes.pack([[True, False, True], [False, False, True]], ["cat", "dog"])
@@ -182,7 +165,7 @@ class Codes:
 def exact_neighbours(
     packed: NDArray[np.uint8], queries: NDArray[np.uint8], k: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Find the rows of (N, B) bytes that are nearest to (M, B), as `Codes.search` does."""
+    """Find what `Codes.search` finds, among (N, B) bytes for (M, B) bytes."""
     k = min(k, len(packed))
     if not k or not len(queries):
         return np.empty((len(queries), k), np.int32), np.empty((len(queries), k), np.int64)

@@ -28,12 +28,7 @@ BYTES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], 1, bitorder=BIT_O
 
 
 def shares_of_ones(packed: NDArray[np.uint8], bits: int) -> NDArray[np.float64]:
-    """Compute the share of (N, B) packed codes that have each of the D bits on.
-
-    Example:
-        >>> shares_of_ones(np.array([[0b01], [0b11]], np.uint8), bits=2).tolist()
-        [1.0, 0.5]
-    """
+    """Compute the share of (N, B) packed codes that have each of the D bits on."""
     counts = [np.bincount(column, minlength=256) @ BYTES for column in packed.T]
     return np.concatenate(counts)[:bits] / max(1, len(packed))
 
@@ -64,15 +59,7 @@ def weighted_neighbours(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Compare all of (N, B) packed codes with (M, D) queries under (M, D) weights.
 
-    Returns:
-        Distances and rows (M, min(k, N)), nearest first. Equal distances come in any order.
-
-    Example:
-        >>> packed = np.array([[0b11], [0b01], [0b00]], np.uint8)
-        >>> query, weights = np.array([[True, True]]), np.array([[0.5, 1.5]], np.float32)
-        >>> distances, rows = weighted_neighbours(packed, query, weights, 3)
-        >>> distances.tolist(), rows.tolist()
-        ([[0.0, 1.5, 2.0]], [[0, 1, 2]])
+    Distances and rows are (M, min(k, N)), nearest first. Equal distances come in any order.
     """
     if not len(packed):
         return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -19,9 +18,11 @@ from shared import error, write_run
 from stochcon import recipebook as recipes
 from stochcon import runs
 from stochcon.cli import main
-from stochcon.codes import file as codes
-from stochcon.codes.encode import Encoder, encode, model_hash
-from stochcon.codes.file import Codes
+from stochcon.codes.encode import encode
+from stochcon.codes.encoder import Encoder, model_hash
+from stochcon.codes.file import read, write
+from stochcon.codes.packed import Codes
+from stochcon.codes.sharding import shard
 from stochcon.config import Config, Latent
 from stochcon.data import sets as data
 from stochcon.data.sets import list_images
@@ -60,7 +61,7 @@ def pictures(tmp_path: Path) -> Path:
 def test_a_data_set_becomes_the_bits_of_its_features(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "codes.parquet"
     assert encode(run, "digits", out, "test", progress=False) == (out, 360, None)
-    made = codes.read(out, model=model_hash(run))
+    made = read(out, model=model_hash(run))
     model, config = load_model(run)
     images = data.load(config.data, "test")
     features = extract(model, images.pixels, config.views)
@@ -76,7 +77,7 @@ def test_a_data_set_becomes_the_bits_of_its_features(run: Path, tmp_path: Path) 
 
 def test_uncertainty_is_how_many_bits_a_sample_flips(run: Path, tmp_path: Path) -> None:
     encode(run, "digits", tmp_path / "codes.parquet", "validation", progress=False)
-    made = codes.read(tmp_path / "codes.parquet")
+    made = read(tmp_path / "codes.parquet")
     model, config = load_model(run)
     images = data.load(config.data, "validation")
     features = extract(model, images.pixels, config.views)
@@ -96,11 +97,11 @@ def test_a_folder_is_encoded_whatever_the_batches(run: Path, pictures: Path, tmp
         (line,) = listing.read_text().splitlines()
         assert line.startswith("10.png\t")
         assert not (tmp_path / f"codes-{size}.parquet.parts").exists()
-    made = codes.read(tmp_path / "codes-3.parquet")
+    made = read(tmp_path / "codes-3.parquet")
     whole = sorted(path.relative_to(pictures).as_posix() for path in pictures.rglob("*.png"))
     assert made.ids.tolist() == [name for name in whole if name != "10.png"]
     for size in (1, 512):
-        assert (codes.read(tmp_path / f"codes-{size}.parquet").unpack() == made.unpack()).all()
+        assert (read(tmp_path / f"codes-{size}.parquet").unpack() == made.unpack()).all()
 
 
 def test_an_image_file_has_the_code_that_it_has_in_its_folder(
@@ -108,8 +109,8 @@ def test_an_image_file_has_the_code_that_it_has_in_its_folder(
 ) -> None:
     out = tmp_path / "codes.parquet"
     encode(run, str(pictures), out, progress=False)
-    made = codes.read(out)
-    assert Encoder(run).file(pictures / "04.png").hamming(made[made.ids == "04.png"]).tolist() == [[0]]
+    made = read(out)
+    assert Encoder(run)(pictures / "04.png").hamming(made[made.ids == "04.png"]).tolist() == [[0]]
 
 
 def test_what_was_listed_before_is_not_left_beside_new_codes(
@@ -156,7 +157,7 @@ def test_encode_says_what_is_wrong(
         f"{pictures} is a folder; it must name a file of codes"
     )
     assert not out.exists()
-    codes.write(Codes.pack([[True]], ["a"]), codes.shard(out, 0, 2))
+    write(Codes.pack([[True]], ["a"]), shard(out, 0, 2))
     assert error(capsys, "encode", run, pictures, "--out", out) == (
         f"{tmp_path / 'codes-00000-of-00002.parquet'} is there, and codes.parquet is not of its set; "
         "remove it, or write elsewhere"
@@ -167,7 +168,7 @@ def test_a_gaussian_has_the_signs_of_its_mean(tmp_path: Path) -> None:
     """Cross variance: the opposing view of an image that is encoded is the image itself."""
     run = untrained(tmp_path / "run", latent=Latent(kind="gaussian", dim=BITS, variance="cross"))
     encode(run, "digits", tmp_path / "codes.parquet", "test", progress=False)
-    made = codes.read(tmp_path / "codes.parquet")
+    made = read(tmp_path / "codes.parquet")
     model, config = load_model(run)
     images = data.load(config.data, "test")
     features = extract(model, images.pixels, config.views)
@@ -250,56 +251,64 @@ def test_what_was_killed_goes_on_and_ends_with_the_same_file(
     assert (out.parent / "codes.skipped.txt").read_text() == (one_go.parent / "codes.skipped.txt").read_text()
 
 
-def test_parts_of_another_run_or_folder_are_not_taken(
-    run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Interrupted with another run, and with another folder in which the images have the same names."""
+def interrupted(directory: Path, images: Path, out: Path) -> list[Path]:
+    """Encode until all parts are there, when the list of skipped images cannot be written; return the parts."""
+    listing = out.with_suffix(".skipped.txt")
+    listing.mkdir()
+    with pytest.raises(OSError, match=str(listing)):
+        encode(directory, str(images), out, batch_size=8, progress=False)
+    listing.rmdir()
+    assert not out.exists()
+    return sorted(out.with_name(out.name + ".parts").glob("*.parquet"))
+
+
+def test_parts_of_another_run_or_folder_are_not_taken(run: Path, pictures: Path, tmp_path: Path) -> None:
+    """They are left by another run, and by another folder in which the images have the same names."""
     out, fresh = tmp_path / "codes.parquet", tmp_path / "fresh" / "codes.parquet"
     moved = tmp_path / "moved"
     shutil.copytree(pictures, moved)
     for path in moved.rglob("*.png"):
-        Image.new("RGB", (8, 8)).save(path)
+        if path.name != "10.png":
+            Image.new("RGB", (8, 8)).save(path)
     other = untrained(tmp_path / "other", seed=1)
-    for directory, folder in [(other, pictures), (run, moved)]:
-        with monkeypatch.context() as patch:
-            patch.setattr(codes, "read_one", lambda path: 1 / 0)
-            with pytest.raises(ZeroDivisionError):
-                encode(directory, str(folder), out, progress=False)
-        assert len(list((tmp_path / "codes.parquet.parts").glob("*.parquet"))) >= 1
-    encode(run, str(pictures), out, progress=False)
-    encode(run, str(pictures), fresh, progress=False)
+    assert len(interrupted(other, pictures, out)) == 3
+    assert len(interrupted(run, moved, out)) == 6
+    encode(run, str(pictures), out, batch_size=8, progress=False)
+    encode(run, str(pictures), fresh, batch_size=8, progress=False)
     assert out.read_bytes() == fresh.read_bytes()
 
 
 def test_the_list_of_skipped_images_is_there_before_the_codes(
-    run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    written = codes.write
-
-    def write(batches: Iterable[Codes], path: Path) -> int:
-        assert path.with_suffix(".skipped.txt").read_text().startswith("10.png")
-        assert not path.exists()
-        return written(batches, path)
-
-    monkeypatch.setattr(codes, "write", write)
-    encode(run, str(pictures), tmp_path / "codes.parquet", progress=False)
-
-
-def test_each_process_makes_a_shard(run: Path, pictures: Path, tmp_path: Path) -> None:
+    """A part that is damaged stops the file of codes from being put together."""
     out = tmp_path / "codes.parquet"
-    ranks = [
-        stochcon("encode", run, pictures, "--out", out, RANK=rank, WORLD_SIZE="2", LOCAL_RANK=rank)
-        for rank in "01"
-    ]
-    assert [process.wait() for process in ranks] == [0, 0]
+    part = interrupted(run, pictures, out)[-1]
+    part.write_bytes(part.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=rf"{part} is damaged"):
+        encode(run, str(pictures), out, batch_size=8, progress=False)
+    assert (tmp_path / "codes.skipped.txt").read_text().startswith("10.png")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("variables", [("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")], ids=str)
+def test_each_process_makes_a_shard(
+    run: Path, pictures: Path, tmp_path: Path, variables: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, (rank, world) = tmp_path / "codes.parquet", variables
+    monkeypatch.setenv(world, "2")
+    for number in "01":
+        monkeypatch.setenv(rank, number)
+        encode(run, str(pictures), out, progress=False)
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
         "codes-00000-of-00002.parquet",
         "codes-00000-of-00002.skipped.txt",
         "codes-00001-of-00002.parquet",
     ]
-    made = codes.read(out, model=model_hash(run))
+    monkeypatch.undo()
+    made = read(out, model=model_hash(run))
     encode(run, str(pictures), tmp_path / "one" / "codes.parquet", progress=False)
-    one = codes.read(tmp_path / "one" / "codes.parquet")
+    one = read(tmp_path / "one" / "codes.parquet")
     assert made.ids.tolist() == one.ids.tolist()
     assert (made.packed == one.packed).all()
     np.testing.assert_allclose(made.flips, one.flips, atol=2e-4)
@@ -315,7 +324,7 @@ def test_a_process_may_have_nothing_to_do(
         assert encode(run, str(tmp_path / "one"), tmp_path / "codes.parquet", progress=False).written == int(
             rank
         )
-    assert codes.read(tmp_path / "codes.parquet").ids.tolist() == ["02.png"]
+    assert read(tmp_path / "codes.parquet").ids.tolist() == ["02.png"]
 
 
 def test_a_data_set_of_the_run_is_read_where_the_run_read_it() -> None:
