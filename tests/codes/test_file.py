@@ -166,7 +166,7 @@ def test_nothing_is_written_beside_another_set(tmp_path: Path) -> None:
     assert writable(path, 1, 2) == shard(path, 1, 2)
     write(make(1, 8), path)
     assert writable(path) == path  # it may be written again
-    with pytest.raises(ValueError, match=rf"{path} does not belong to the same set"):
+    with pytest.raises(ValueError, match=rf"{path} is not of the same set"):
         writable(path, 1, 2)
     with pytest.raises(ValueError, match=rf"{tmp_path} is a folder"):
         writable(tmp_path)
