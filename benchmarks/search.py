@@ -28,10 +28,11 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from stochcon.codes import file as codes
-from stochcon.codes import index, weighted
+from stochcon.codes import inverted_lists
+from stochcon.codes.file import read, write
 from stochcon.codes.packed import Codes
 from stochcon.codes.search import search
+from stochcon.codes.weighted import weighted_neighbours
 from stochcon.data import sets as data
 from stochcon.evaluation.features import extract
 from stochcon.runs import load_model
@@ -107,7 +108,7 @@ def exact(stored: Codes, queries: Codes, repeats: int) -> dict[str, Any]:
             {
                 "Codes.search": lambda: stored.search(one, K),
                 "faiss.IndexBinaryFlat": lambda: flat.search(one.packed, K),
-                "weighted.search": lambda: weighted.search(stored, one, weights[:1], K),
+                "weighted.search": lambda: weighted_neighbours(stored.packed, one.unpack(), weights[:1], K),
             },
             4 * repeats,
         ),
@@ -115,7 +116,7 @@ def exact(stored: Codes, queries: Codes, repeats: int) -> dict[str, Any]:
             {
                 "Codes.search": lambda: stored.search(few, K),
                 "numpy bitwise_count": numpy_reference,
-                "weighted.search": lambda: weighted.search(stored, few, weights, K),
+                "weighted.search": lambda: weighted_neighbours(stored.packed, few.unpack(), weights, K),
             },
             RARE,
         ),
@@ -127,7 +128,7 @@ def approximate(stored: Codes, queries: Codes, repeats: int, everything: bool) -
     width, rows, sought = 8 * stored.packed.shape[1], stored.packed, queries.packed
     nearest, _ = stored.search(queries, K)
     start = time.perf_counter()
-    ours, recall = index.build(rows)
+    ours, recall = inverted_lists.build(rows)
     report: dict[str, Any] = {
         "IVF": {"build": time.perf_counter() - start, "lists": ours.nlist, "chosen": ours.nprobe}
         | {"recall over own codes": recall}
@@ -150,8 +151,8 @@ def approximate(stored: Codes, queries: Codes, repeats: int, everything: bool) -
             seconds = race(
                 {
                     "exact": lambda: stored.search(queries, K),
-                    "index": partial(index.search, built, sought, K),
-                    "one": partial(index.search, built, sought[:1], K),
+                    "index": partial(inverted_lists.approximate_neighbours, built, sought, K),
+                    "one": partial(inverted_lists.approximate_neighbours, built, sought[:1], K),
                 },
                 repeats,
             )
@@ -171,7 +172,7 @@ def whole(stored: Codes, repeats: int) -> dict[str, Any]:
     """One query by id in a file: the call, and the command with the start of Python."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "codes.parquet"
-        codes.write(stored, path)
+        write(stored, path)
         name = str(stored.ids[len(stored) // 2])
         command = [sys.executable, "-m", "stochcon", "search", str(path), name]
         return {
@@ -180,7 +181,7 @@ def whole(stored: Codes, repeats: int) -> dict[str, Any]:
         } | race(
             {
                 "stochcon.search.search": lambda: search(path, [name], K),
-                "codes.read": lambda: codes.read(path),
+                "codes.read": lambda: read(path),
                 "stochcon search": lambda: subprocess.run(command, check=True, capture_output=True),
                 "stochcon --help": lambda: subprocess.run(
                     [*command[:3], "--help"], check=True, capture_output=True

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stochcon.codes.encode import encode as encode
     from stochcon.codes.encoder import Encoder as Encoder
-    from stochcon.codes.encoder import Encoder as load  # noqa: F401
+    from stochcon.codes.encoder import load as load
     from stochcon.codes.file import read as read_codes  # noqa: F401
     from stochcon.codes.packed import Codes as Codes
     from stochcon.codes.search import search as search
@@ -46,7 +46,7 @@ _HOMES = {
     "extract": ("evaluation.features", "extract"),
     "from_hub": ("exporters.hub", "from_hub"),
     "info_nce": ("method.objective", "info_nce"),
-    "load": ("codes.encoder", "Encoder"),
+    "load": ("codes.encoder", "load"),
     "load_data": ("data.sets", "load"),
     "load_model": ("runs", "load_model"),
     "paper": ("experiments.paper", "paper"),

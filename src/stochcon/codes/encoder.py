@@ -65,6 +65,10 @@ class Encoder:
         """
         return self._codes(self._open(pictures, ids))
 
+    def file(self, path: Path) -> Codes:
+        """Encode one image file, whose id is its path."""
+        return self(path, [str(path)])
+
     def features(self, pictures: Pictures) -> Features:
         """Extract h, z, bits and their probabilities of pictures, whatever the latent. Raises as a call does."""
         return extract(self.model, self._open(pictures, None).pixels, self.config.views)
@@ -100,6 +104,11 @@ class Encoder:
             channels=self.config.data.channels,
             **moments,
         )
+
+
+def load(directory: Path | str, device: torch.device | str | None = None) -> Encoder:
+    """Load the encoder of a finished run; `Encoder` describes the arguments, and has an example."""
+    return Encoder(directory, device)
 
 
 def model_hash(directory: Path | str) -> str:

@@ -133,7 +133,7 @@ def _encode(
     encoder = Encoder(run)
     if encoder.hash != model:
         raise ValueError(f"{codes} was not made by the model in {run}; encode the images again with it")
-    made = {image: encoder(Path(image), [image]) for image in images}
+    made = {image: encoder.file(Path(image)) for image in images}
     return {image: (code.unpack()[0], code.flips) for image, code in made.items()}
 
 

@@ -50,9 +50,7 @@ def writable(path: Path | str, rank: int = 0, world: int = 1) -> Path:
     mine = shard(path, rank, world)
     for other in _family(path):
         if other not in [shard(path, each, world) for each in range(world)]:
-            raise ValueError(
-                f"{other} is not of the same set as {mine.name}; remove it, or write elsewhere"
-            )
+            raise ValueError(f"{other} is not of the same set as {mine.name}; remove it, or write elsewhere")
     return mine
 
 
