@@ -17,8 +17,8 @@ from torch import Tensor
 
 from stochcon import atomic, runs
 from stochcon.config import Config, Optimizer, Views
-from stochcon.data import sets as data
 from stochcon.data.few_labels import choose, list_path
+from stochcon.data.sets import load_labelled
 from stochcon.parallel import rank, synchronise_batch_norm, world_size
 from stochcon.recipebook import RECIPES, recipe
 from stochcon.train.classifier import Classifier, Mode, start
@@ -110,8 +110,8 @@ def classify(
 
     fabric = launch(config.precision)
     held_out = config.data.model_copy(update={"holdout": True})
-    train, train_labels = data.load_labelled(held_out, "train")
-    validation, validation_labels = data.load_labelled(held_out, "validation")
+    train, train_labels = load_labelled(held_out, "train")
+    validation, validation_labels = load_labelled(held_out, "validation")
     chosen = choose(train, held_out, labels)
     pixels, targets = train.pixels[chosen], train_labels[chosen]
     batch_size = min(batch_size or config.batch_size, len(chosen)) // world_size() * world_size()
@@ -139,7 +139,7 @@ def classify(
         ]
         best = max(range(len(trials)), key=lambda i: scores[i]["top1"])
         classifier = trained(trials[best])
-        test, test_labels = data.load_labelled(held_out, "test")
+        test, test_labels = load_labelled(held_out, "test")
         on_test = accuracy(classifier, test.pixels, test_labels, config.views, seed)
     label_list, tried = list_path(held_out, labels), ("epochs", "lr", "weight_decay")
     result = {
@@ -221,27 +221,18 @@ def fit(
     def batches(order: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         return ((pixels[i].to(fabric.device), labels[i].to(fabric.device)) for i in order)
 
-    title, advice = f"{trial.mode}, {trial.epochs} epochs", "try a lower --lr"
-    with Loop(
-        classifier.trained,
-        optimizer,
-        folder,
-        schedule,
-        digest=folder.name,
-        title=title,
-        advice=advice,
-        progress=progress,
-    ) as loop:
-        for step, (images, truth) in loop.steps(
-            batches, lambda step: learning_rate(step, schedule.steps, trial.lr)
-        ):
-            torch.manual_seed(derive_seed(trial.seed, step, rank()))
-            scores = network(global_view(images, views))
-            losses = {name: F.cross_entropy(x, truth) for name, x in scores.items()}
-            optimizer.zero_grad()
-            fabric.backward(torch.stack([*losses.values()]).sum())
-            optimizer.step()
-            loop.record(losses["top1"])
+    about = {"digest": folder.name, "title": f"{trial.mode}, {trial.epochs} epochs"}
+    loop = Loop(
+        classifier.trained, optimizer, folder, schedule, **about, advice="try a lower --lr", progress=progress
+    )
+    for step, (images, truth) in loop.steps(batches, lambda t: learning_rate(t, schedule.steps, trial.lr)):
+        torch.manual_seed(derive_seed(trial.seed, step, rank()))
+        scores = network(global_view(images, views))
+        losses = {name: F.cross_entropy(x, truth) for name, x in scores.items()}
+        optimizer.zero_grad()
+        fabric.backward(torch.stack([*losses.values()]).sum())
+        optimizer.step()
+        loop.record(losses["top1"])
     if rank() == 0:
         runs.write_tensors(folder / runs.MODEL, classifier.trained.state_dict())
         (folder / runs.CHECKPOINT).unlink(missing_ok=True)

@@ -137,9 +137,7 @@ class Schedule:
 
 
 class Loop:
-    """The steps of one training, as a context that shows a progress bar.
-
-    It goes on from the directory's checkpoint if there is one. `record` is to be called once in each step.
+    """The steps of one training, which go on from the directory's checkpoint if there is one.
 
     Args:
         model: All that training changes.
@@ -178,34 +176,25 @@ class Loop:
             )
         self.log = runs.Log(directory / runs.LOG, self.done) if rank() == 0 else None
         self.bar = progress_bar(progress and rank() == 0, TextColumn("{task.fields[loss]}"))
-        self.task = self.bar.add_task(
-            title, total=schedule.steps, completed=self.done, images=schedule.batch_size, loss=""
-        )
+        fields: dict[str, Any] = {"images": schedule.batch_size, "loss": ""}
+        self.task = self.bar.add_task(title, total=schedule.steps, completed=self.done, **fields)
         self.losses: list[Tensor] = []  # since the last line, since to look at one waits for the device
         self.began = self.since = time.perf_counter()
-
-    def __enter__(self) -> Loop:
-        """Show the progress bar."""
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Stop the progress bar."""
-        self.bar.stop()
 
     def steps(
         self, batches: Callable[[Iterator[Tensor]], Iterable[Batch]], lr: Callable[[int], float]
     ) -> Iterator[tuple[int, Batch]]:
-        """Yield the number and the batch of each step that is left, with the learning rate set.
+        """Yield the number and the batch of each step that is left; `record` is to be called once in each.
 
         Args:
             batches: Turns the indices of the steps into batches, perhaps some steps ahead.
-            lr: The learning rate of a step.
+            lr: The learning rate of a step, which is set before it.
         """
-        for step, batch in enumerate(batches(self.schedule.order(self.done)), self.done):
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr(step)
-            yield step, batch
+        with self.bar:
+            for step, batch in enumerate(batches(self.schedule.order(self.done)), self.done):
+                for group in self.optimizer.param_groups:
+                    group["lr"] = lr(step)
+                yield step, batch
 
     def record(self, loss: Tensor, **details: float | Tensor) -> bool:
         """Count a step as done; write a line of the log and a checkpoint when they are due.
@@ -223,9 +212,8 @@ class Loop:
         self.losses.append(loss.detach())
         self.done += 1
         self.bar.update(self.task, advance=1)
-        every = self.schedule.log_every, self.schedule.checkpoint_every
-        line, save = (self.schedule.due(self.done, often) for often in every)
-        if line or save:
+        save = self.schedule.due(self.done, self.schedule.checkpoint_every)
+        if save or self.schedule.due(self.done, self.schedule.log_every):
             self._write_line(details)
         if save and rank() == 0:
             save_checkpoint(self.checkpoint, self.done, self.model, self.optimizer, self.digest)
@@ -237,17 +225,19 @@ class Loop:
         if len(bad):
             step = self.done - len(losses) + int(bad[0]) + 1
             raise FloatingPointError(f"the loss is not finite at step {step}: {self.advice}")
-        mean = losses.mean().item()
-        seconds, self.since = time.perf_counter() - self.since, time.perf_counter()
+        mean, images = losses.mean().item(), len(losses) * self.schedule.batch_size
+        seconds, self.since, self.losses = time.perf_counter() - self.since, time.perf_counter(), []
         self.bar.update(self.task, loss=f"loss {mean:.3f}")
         if self.log:
-            speed = len(losses) * self.schedule.batch_size / seconds
-            about = {"step": self.done, "epoch": self.done / self.schedule.per_epoch, "loss": mean}
-            about |= {"lr": self.optimizer.param_groups[0]["lr"]}
-            about |= {name: float(value) for name, value in details.items()}
-            about |= {"seconds": round(self.since - self.began, 1), "images_per_second": round(speed, 1)}
-            self.log.append(about)
-        self.losses = []
+            self.log.append(
+                {"step": self.done, "epoch": self.done / self.schedule.per_epoch, "loss": mean}
+                | {"lr": self.optimizer.param_groups[0]["lr"]}
+                | {name: float(value) for name, value in details.items()}
+                | {
+                    "seconds": round(self.since - self.began, 1),
+                    "images_per_second": round(images / seconds, 1),
+                }
+            )
 
 
 def save_checkpoint(path: Path, step: int, model: nn.Module, optimizer: Optimizer, digest: str) -> None:

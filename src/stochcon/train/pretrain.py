@@ -78,29 +78,21 @@ def pretrain(
         fabric.barrier()
         images.report(out / runs.SKIPPED)
 
-        warmup = round(config.optimizer.warmup * schedule.per_epoch)
+        steps, warmup = schedule.steps, round(config.optimizer.warmup * schedule.per_epoch)
         advice = "try a lower --optimizer.lr or a longer --optimizer.warmup; the last checkpoint is kept"
-        with Loop(
-            model,
-            optimizer,
-            out,
-            schedule,
-            digest=images.digest,
-            title=config.recipe,
-            advice=advice,
-            progress=progress,
-        ) as loop:
-            for step, x in loop.steps(
-                images.batches, lambda t: warmup_cosine(t, schedule.steps, warmup, config.optimizer.lr)
-            ):
-                relaxation = cosine(step, schedule.steps, *config.latent.temperature)
-                optimizer.zero_grad()
-                loss, active = backward(fabric, network, x.to(fabric.device), step, relaxation, config)
-                optimizer.step()
-                if observe:
-                    observe(step + 1, model)
-                if loop.record(loss, relaxation=relaxation, **active):
-                    images.report(out / runs.SKIPPED)
+        about = {"digest": images.digest, "title": config.recipe, "advice": advice}
+        loop = Loop(model, optimizer, out, schedule, **about, progress=progress)
+        for step, x in loop.steps(
+            images.batches, lambda t: warmup_cosine(t, steps, warmup, config.optimizer.lr)
+        ):
+            relaxation = cosine(step, steps, *config.latent.temperature)
+            optimizer.zero_grad()
+            loss, active = backward(fabric, network, x.to(fabric.device), step, relaxation, config)
+            optimizer.step()
+            if observe:
+                observe(step + 1, model)
+            if loop.record(loss, relaxation=relaxation, **active):
+                images.report(out / runs.SKIPPED)
         if rank() == 0:
             _calibrate(model, images, config)
             runs.write_tensors(out / runs.MODEL, model.state_dict())
