@@ -14,7 +14,8 @@ from stochcon.codes import file
 from stochcon.codes.encoder import Encoder
 from stochcon.codes.packed import Codes
 from stochcon.codes.sharding import writable
-from stochcon.data.images import Source, Split, refuse_too_many
+from stochcon.data.decode import refuse_too_many
+from stochcon.data.images import Source, Split
 from stochcon.data.sets import list_images
 from stochcon.parallel import launched_rank, launched_world_size
 from stochcon.report import progress_bar

@@ -4,8 +4,6 @@ Nothing is unpacked. The headers of an archive are read once, and then each imag
 and resuming are as exact as with files.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -24,19 +22,13 @@ from rich.progress import track
 
 from stochcon import atomic
 from stochcon.data.decode import EXTENSIONS, open_image
-from stochcon.data.folder import SPLIT_NAMES, divided, given_splits
+from stochcon.data.folder import SPLIT_NAMES, divided, given_splits, text
 from stochcon.data.images import Source, Sources, Split
 from stochcon.parallel import all_gather_object, rank, world_size
 
-INDEX = pa.schema({"name": pa.binary(), "label": pa.string(), "offset": pa.int64(), "length": pa.int64()})
-"""What is known of the images of a shard: the label is null where there is none, the place is in bytes."""
-
 
 def tar_files(path: Path) -> Iterator[tarfile.TarInfo]:
-    """Yield the regular files of a tar file, in its order. Only headers are read.
-
-    Raises ValueError if the file is no whole tar file, or is compressed.
-    """
+    """Yield the regular files of a tar file. Raises ValueError if it is not whole, or is compressed."""
     try:
         with tarfile.open(path, "r:") as tar, open(path, "rb") as file:
             while member := tar.next():
@@ -53,38 +45,31 @@ def tar_files(path: Path) -> Iterator[tarfile.TarInfo]:
 
 
 def read_slice(path: Path, offset: int, length: int) -> bytes:
-    """Read some bytes of a file, which is opened each time, so that threads share nothing."""
+    """Read some bytes of a file. It is opened each time, so that threads share nothing."""
     with open(path, "rb") as file:
         file.seek(offset)
         return file.read(length)
 
 
 def list_archive(path: Path, size: int) -> list[Source]:
-    """List the images of a .tar or .zip file, in its order, by their names there.
+    """List the images of a .tar or .zip file, in its order. Names that begin with a dot are passed over.
 
-    As in a folder, names that begin with a dot are passed over. Of two files of one name the last counts, as
-    in unpacking.
-
-    Args:
-        path: The archive.
-        size: The side of the canvases to come, as `open_image` wants it.
-
-    Raises:
-        ValueError: If the file is no whole archive.
+    Of two files of one name the last counts, as in unpacking. Raises ValueError if the archive is not whole.
     """
-    members: dict[str, Callable[[], bytes]]
+    reads: dict[str, Callable[[], bytes]]
     if zipfile.is_zipfile(path):
         try:
             archive = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, EOFError) as error:
             raise ValueError(f"{path} is damaged ({error}); it must be a whole zip file") from None
-        members = {name: partial(archive.read, name) for name in archive.namelist()}
+        reads = {name: partial(archive.read, name) for name in archive.namelist()}
     else:
-        members = {m.name: partial(read_slice, path, m.offset_data, m.size) for m in tar_files(path)}
-    named = ((PurePosixPath(name), read) for name, read in members.items())
+        reads = {
+            file.name: partial(read_slice, path, file.offset_data, file.size) for file in tar_files(path)
+        }
     return [
         Source(str(name), None, partial(open_image, read, size))
-        for name, read in named
+        for name, read in ((PurePosixPath(name), read) for name, read in reads.items())
         if name.suffix.lower() in EXTENSIONS and not any(part.startswith(".") for part in name.parts)
     ]
 
@@ -92,24 +77,14 @@ def list_archive(path: Path, size: int) -> list[Source]:
 def list_shards(
     root: Path, shards: Sequence[str], size: int, cache: Path
 ) -> tuple[tuple[str, ...], dict[Split, Sources]]:
-    """List the images of WebDataset shards, tar files of `KEY.jpg` beside `KEY.cls` or `KEY.json`.
+    """List the classes, and the images of each split, in the WebDataset shards below `root`.
 
     - A word of a shard's path names its split: `train/0000.tar`, `imagenet-val-000012.tar`. A split that
       no shard names takes a tenth of the images by a hash of their names, as in a folder.
-    - `KEY.cls` holds the label, a number or a name. So does `label` or `cls` in `KEY.json`. If any image
-      has no label, nothing is labelled.
+    - `KEY.cls` beside `KEY.jpg` holds the label, a number or a name. So does `label` or `cls` in `KEY.json`.
+      If any image has no label, nothing is labelled.
 
-    Args:
-        root: The folder of the shards.
-        shards: Their paths below it.
-        size: The side of the canvases to come, as `open_image` wants it.
-        cache: A folder in which to keep what the headers say.
-
-    Returns:
-        The names of the classes, and the images of each split.
-
-    Raises:
-        ValueError: If a shard is damaged or compressed, if there are no images, or if only some shards name a split.
+    Raises ValueError if a shard is not whole, if there are no images, or if only some shards name a split.
     """
     given = given_splits(root, {shard: named_split(shard) for shard in shards})
     mine = shards[rank() :: world_size()]
@@ -118,23 +93,22 @@ def list_shards(
     all_gather_object(None)  # wait: all processes can now take from the cache what one has read
     tables = [indexed(root / shard, cache) for shard in shards]
     shard_of = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
-    names, texts, offsets, lengths = pa.concat_tables(tables).columns
+    names, told, offsets, lengths = pa.concat_tables(tables).columns
     if not len(names):
         raise ValueError(f"data.root: the shards of {root} have no images; names must end in {EXTENSIONS}")
-    found = texts.unique().to_pylist()
-    number = None not in found and all(text.isdecimal() for text in found)
+    found = told.unique().to_pylist()
+    number = None not in found and all(label.isdecimal() for label in found)
     classes = () if None in found else tuple(sorted(found, key=int if number else str))
-    labels = {text: i for i, text in enumerate(classes)}
-
-    def name(i: int) -> str:
-        return os.fsdecode(names[i].as_py())
+    labels = {label: i for i, label in enumerate(classes)}
 
     def source(i: int) -> Source:
         shard = shards[shard_of[i]]
         read = partial(read_slice, root / shard, offsets[i].as_py(), lengths[i].as_py())
-        return Source(f"{shard}/{name(i)}", labels.get(texts[i].as_py()), partial(open_image, read, size))
+        return Source(
+            f"{shard}/{text(names[i])}", labels.get(told[i].as_py()), partial(open_image, read, size)
+        )
 
-    return classes, divided((given.get(shards[k]) for k in map(int, shard_of)), name, source)
+    return classes, divided(names, (given.get(shards[int(k)]) for k in shard_of), source)
 
 
 def named_split(shard: str) -> Split | None:
@@ -151,13 +125,9 @@ def indexed(shard: Path, cache: Path) -> pa.Table:
     """Find the images of a shard: in the cache if the shard is as it was, otherwise from its headers."""
     shard = shard.absolute()
     status = shard.stat()
-    stamp = {
-        b"shard": os.fsencode(shard),
-        b"changed": b"%d" % status.st_mtime_ns,
-        b"bytes": b"%d" % status.st_size,
-    }
+    stamp = {b"shard": os.fsencode(shard), b"stamp": f"{status.st_mtime_ns} {status.st_size}".encode()}
     path = cache / "shards" / f"{sha256(os.fsencode(shard)).hexdigest()[:32]}.parquet"
-    with suppress(OSError, pa.ArrowInvalid), pq.ParquetFile(path) as kept:  # else it is made again
+    with suppress(OSError, pa.ArrowInvalid), pq.ParquetFile(path) as kept:  # what is damaged is made again
         if kept.schema_arrow.metadata == stamp:
             return kept.read()
     table = read_headers(shard).replace_schema_metadata(stamp)
@@ -167,7 +137,7 @@ def indexed(shard: Path, cache: Path) -> pa.Table:
 
 
 def read_headers(shard: Path) -> pa.Table:
-    """Find the images of a shard and the labels beside them. Raises ValueError if it is no whole tar file."""
+    """Read the headers of a shard: its images' names, labels (null without one) and places in bytes."""
     images: list[tuple[bytes, str, int, int]] = []
     labels: dict[str, str] = {}
     for member in tar_files(shard):
@@ -182,19 +152,18 @@ def read_headers(shard: Path) -> pa.Table:
             content = read_slice(shard, member.offset_data, member.size)
             if label := read_label(ending, content, f"{shard}/{member.name}"):
                 labels[key] = label
-    rows = ((name, labels.get(key), offset, length) for name, key, offset, length in images)
-    columns = zip(*rows, strict=True) if images else ([] for _ in INDEX)
-    return pa.table(list(map(list, columns)), schema=INDEX)
+    names, keys, offsets, lengths = zip(*images, strict=True) if images else ((),) * 4
+    columns = {"name": names, "label": map(labels.get, keys), "offset": offsets, "length": lengths}
+    types = {"name": pa.binary(), "label": pa.string(), "offset": pa.int64(), "length": pa.int64()}
+    return pa.table({name: list(column) for name, column in columns.items()}, pa.schema(types))
 
 
 def read_label(ending: str, content: bytes, name: str) -> str:
     """Read the label that `KEY.cls` holds, or `label` or `cls` of `KEY.json`; empty if there is none."""
     try:
-        text = content.decode().strip()
-        if ending == ".cls":
-            return text
-        fields = json.loads(text)
+        label = content.decode().strip()
+        fields = {"label": label} if ending == ".cls" else json.loads(label)
     except ValueError as error:
         raise ValueError(f"{name} holds no label: {error}") from None
-    label = fields.get("label", fields.get("cls")) if isinstance(fields, dict) else None
-    return "" if label is None else str(label)
+    found = fields.get("label", fields.get("cls")) if isinstance(fields, dict) else None
+    return "" if found is None else str(found)

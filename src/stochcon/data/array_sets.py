@@ -1,13 +1,10 @@
 """Data sets that are one array: digits, Fashion-MNIST, CIFAR-10. They are found on the disk or downloaded."""
 
-from __future__ import annotations
-
 import gzip
 import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +16,9 @@ from torchvision.datasets.utils import download_and_extract_archive
 from stochcon.config import Data
 from stochcon.data.images import Source, Split, stratified_subset
 
-Pixels: TypeAlias = NDArray[np.uint8]
-Listing: TypeAlias = tuple[tuple[str, ...], list[Source]]
-"""The names of the classes, and the images of one split."""
-
-HELD_OUT = 5000
-"""Validation images of a set that comes with train and test, evenly over the classes (at most a tenth)."""
+Pixels = NDArray[np.uint8]
+Listing = tuple[tuple[str, ...], list[Source]]  # the names of the classes, and the images of one split
+HELD_OUT = 5000  # validation images, evenly over the classes, of a set that has none (at most a tenth)
 DEBIAN = Path("/usr/share/datasets")
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -49,54 +43,55 @@ def list_digits(config: Data, split: Split) -> Listing:
 
 def list_fashion(config: Data, split: Split) -> Listing:
     """Fashion-MNIST, 70,000 grey images of 28 x 28 pixels, from the idx files of its authors."""
-    stem, prefix = ("test", "t10k") if split == "test" else ("train", "train")
-    names = [f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"]
-    bases = [config.root] if config.root else [DEBIAN / "fashion-mnist", Path("data"), cache()]
-    places = [place for base in bases for place in (base, base / "FashionMNIST" / "raw")]
+    prefix = "t10k" if split == "test" else "train"
+    names = [f"{prefix}-images-idx3-ubyte.gz", f"{prefix}-labels-idx1-ubyte.gz"]
+    bases = [DEBIAN / "fashion-mnist", Path("data"), cache()]
     download = partial(FashionMNIST, cache(), download=True)
-    images, labels = _find(names, [".gz", ""], places, config, download)
+    images, labels = _find(config, names, bases, "FashionMNIST/raw", download)
     pixels, targets = _read_idx(images, dimensions=3), _read_idx(labels, dimensions=1)
     classes = tuple(FashionMNIST.classes)
     if len(pixels) != len(targets) or targets.max(initial=0) >= len(classes):
         raise ValueError(f"{labels} does not label {images}: it must have {len(pixels)} labels from 0 to 9")
-    return classes, _sources(stem, pixels, targets, _divided(targets, split))
+    return classes, _split_sources(split, pixels, targets)
 
 
 def list_cifar(config: Data, split: Split) -> Listing:
     """CIFAR-10, 60,000 colour images of 32 x 32 pixels, from its binary version (no pickles)."""
-    stem = "test" if split == "test" else "train"
-    names = ["test_batch"] if split == "test" else [f"data_batch_{i}" for i in range(1, 6)]
-    bases = [config.root] if config.root else [Path("data"), cache()]
-    places = [place for base in bases for place in (base, base / "cifar-10-batches-bin")]
+    names = ["test_batch.bin"] if split == "test" else [f"data_batch_{i}.bin" for i in range(1, 6)]
     download = partial(download_and_extract_archive, CIFAR_URL, cache(), md5=CIFAR_MD5)
-    rows = np.concatenate([_read_cifar(path) for path in _find(names, [".bin"], places, config, download)])
-    targets, pixels = rows[:, 0], rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    return CIFAR_CLASSES, _sources(stem, np.ascontiguousarray(pixels), targets, _divided(targets, split))
+    paths = _find(config, names, [Path("data"), cache()], "cifar-10-batches-bin", download)
+    rows = np.concatenate([_read_cifar(path) for path in paths])
+    pixels = np.ascontiguousarray(rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+    return CIFAR_CLASSES, _split_sources(split, pixels, rows[:, 0])
 
 
 def _sources(stem: str, pixels: Pixels, targets: Pixels, chosen: list[int]) -> list[Source]:
     return [Source(f"{stem}/{i}", int(targets[i]), partial(Image.fromarray, pixels[i])) for i in chosen]
 
 
-def _divided(targets: Pixels, split: Split) -> list[int]:
+def _split_sources(split: Split, pixels: Pixels, targets: Pixels) -> list[Source]:
     """The images of a file that belong to a split, where train and validation share one file."""
-    everything = range(len(targets))
+    everything = list(range(len(targets)))
     if split == "test":
-        return list(everything)
+        return _sources("test", pixels, targets, everything)
     validation = stratified_subset(targets, min(HELD_OUT, len(targets) // 10))
-    return validation if split == "validation" else sorted({*everything} - {*validation})
+    chosen = validation if split == "validation" else sorted({*everything} - {*validation})
+    return _sources("train", pixels, targets, chosen)
 
 
 def _find(
-    names: list[str], endings: list[str], places: list[Path], config: Data, download: Callable[[], object]
+    config: Data, names: list[str], bases: list[Path], below: str, download: Callable[[], object]
 ) -> list[Path]:
-    """The named files in the first place that has them all; downloads them if no place was given."""
+    """The named files, unzipped or not, where they all are; they are downloaded if there is no root."""
+    places = [place for base in ([config.root] if config.root else bases) for place in (base, base / below)]
 
     def look() -> list[Path]:
         for place in places:
-            paths = [[place / (name + ending) for ending in endings] for name in names]
-            found = [path for options in paths for path in [*filter(Path.is_file, options)][:1]]
-            if len(found) == len(names):
+            paths = [place / name for name in names]
+            found = [
+                path if path.is_file() else path.with_name(path.name.removesuffix(".gz")) for path in paths
+            ]
+            if all(path.is_file() for path in found):
                 return found
         return []
 
@@ -111,9 +106,8 @@ def _find(
             ) from error
         found = look()
     if not found:
-        wanted = ", ".join(name + endings[0] for name in names)
         raise ValueError(
-            f"data.root: {config.root} does not have {config.name}; it must have the files {wanted}"
+            f"data.root: {config.root} does not have {config.name}; it must have the files {', '.join(names)}"
         )
     return found
 

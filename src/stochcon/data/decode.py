@@ -1,12 +1,10 @@
 """The one decoder: the bytes of a file -> an 8-bit RGB image -> a square canvas.
 
-It has the one policy for what cannot be read. An image that is damaged raises `Unreadable`: it is skipped,
-counted and listed. A disk that refuses raises OSError: it may work again later, so no image is given up for it.
+It has the one policy for what cannot be read. A damaged image raises `Unreadable`; it is skipped, counted and
+listed. A disk that refuses raises OSError, since it may work again later: no image is given up for it.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from io import BytesIO
 from math import inf
 
@@ -15,7 +13,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""How the name of an image file ends, in lower case."""
 
 
 class Unreadable(ValueError):
@@ -23,42 +20,39 @@ class Unreadable(ValueError):
 
 
 def open_image(read: Callable[[], bytes], size: int) -> Image.Image:
-    """Decode the first picture of an image file as 8-bit RGB, upright.
+    """Decode the first picture of the bytes that `read` gives as 8-bit RGB, upright.
 
-    Args:
-        read: Gives the bytes of the file.
-        size: The side of the canvas to come. A large JPEG is decoded at a fraction of its size that leaves more.
-
-    Returns:
-        The image; at least size x size pixels if the file has as many.
-
-    Raises:
-        Unreadable: If the file is damaged, is no image, has more pixels than Pillow's limit, or is forbidden to us.
-        OSError: If the disk refuses for a reason that may pass.
-
-    Example:
-        >>> open_image(lambda: b"hello", 8)
-        Traceback (most recent call last):
-        stochcon.data.decode.Unreadable: not an image
+    A large JPEG is decoded at a fraction of its size, but never at fewer than size x size pixels. Raises
+    Unreadable, also for more pixels than Pillow's limit and for a file that is forbidden to us; or OSError.
     """
     content = b""
     try:
         content = read()
         with Image.open(BytesIO(content)) as image:
             if image.width * image.height > (Image.MAX_IMAGE_PIXELS or inf):
-                raise Image.DecompressionBombError  # Pillow itself only warns, up to twice its limit
+                raise Image.DecompressionBombError  # up to twice its limit, Pillow itself only warns
             image.draft(None, (2 * size, 2 * size))
             ImageOps.exif_transpose(image, in_place=True)
             return to_rgb(image)
     except UnidentifiedImageError:
         raise Unreadable("not an image" if content else "an empty file") from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):  # a warning may be made an error
         raise Unreadable(f"more than {Image.MAX_IMAGE_PIXELS} pixels") from None
-    except Exception as error:  # a decoder may raise anything when bytes are damaged
+    except Exception as error:  # on damaged bytes a decoder may raise anything
         may_pass = isinstance(error, OSError) and error.errno and not isinstance(error, PermissionError)
         if may_pass or isinstance(error, Unreadable):
             raise
         raise Unreadable(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def refuse_too_many(skipped: Collection[tuple[str, str]], total: int, max_bad: float, what: str) -> None:
+    """Raise ValueError if more than the share `max_bad` of `what`, say "images of my-folder", is skipped."""
+    if len(skipped) > max_bad * total:
+        name, reason = min(skipped)
+        raise ValueError(
+            f"{len(skipped)} of {total} {what} cannot be read, more than data.max_bad = {max_bad:g} allows; "
+            f"the first is {name}: {reason}"
+        )
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -80,9 +74,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def canvas(image: Image.Image, size: int, channels: int) -> NDArray[np.uint8]:
-    """Cut the largest centred square and resize it to (C, S, S): grey with one channel, colour with three.
-
-    Pillow averages all pixels that fall into one (antialiasing). Grey is ITU-R 601 luma.
+    """Resize the largest centred square to (C, S, S), with antialiasing. One channel is ITU-R 601 luma.
 
     >>> canvas(Image.new("RGB", (30, 20), "white"), size=8, channels=1).shape
     (1, 8, 8)

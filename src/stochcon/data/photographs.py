@@ -1,10 +1,8 @@
 """Patches of the photographs that the scikit-image and scikit-learn wheels ship; the label is the photograph.
 
-Pixels say little here and texture much. Each photograph is cut into three strips that do not touch, so
-no pixel of a test patch is in any training patch. The patches are always the same ones.
+Each photograph is cut into three strips that do not touch, so no pixel of a test patch is in any training
+patch. The patches are always the same ones.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
@@ -35,31 +33,24 @@ PHOTOGRAPHS = {
     "rocket": "skimage/data/rocket.jpg",
     "tissue": "skimage/data/ihc.png",
 }
-PATCHES = {"train": 1000, "validation": 200, "test": 200}
-"""Patches of each photograph."""
-SIDES = (32, 72)
-"""Smallest and largest side of a patch, in pixels of the photograph."""
-GAP = 8
-"""Pixels between two splits."""
-FLAT = 1.0
-"""Standard deviation of grey below which a patch is redrawn: black corners, a burnt-out sky."""
+PATCHES = {"train": 1000, "validation": 200, "test": 200}  # of each photograph
+SIDES = (32, 72)  # smallest and largest side of a patch, in pixels of the photograph
+GAP = 8  # pixels between two splits
+FLAT = 1.0  # standard deviation of grey below which a patch is drawn again: black corners, a burnt-out sky
 
 
 def photograph(name: str) -> Image.Image:
-    """One of the 18, whole, as it is shipped (grey or colour)."""
+    """Open one of the 18, whole, as it is shipped (grey or colour)."""
     package, path = PHOTOGRAPHS[name].split("/", 1)
     with as_file(files(package) / path) as file, Image.open(file) as image:
         return image.copy()
 
 
 def strip(length: int, split: Split) -> tuple[int, int]:
-    """Where a split lies on a photograph's longer side: first pixel, and the one after the last.
+    """Find a split on a photograph's longer side: its first pixel, and the one after its last.
 
     Validation, train and test share the side 20 / 60 / 20. Train is in the middle, so that validation and
-    test are equally far from it, and what is chosen on the one should hold on the other.
-
-    >>> [strip(384, split) for split in ("validation", "train", "test")]
-    [(0, 73), (81, 303), (311, 384)]
+    test are equally far from it. What is chosen on the one should hold on the other.
     """
     fifth = (length - 2 * GAP) // 5
     inner = (fifth + GAP, length - fifth - GAP)
@@ -67,7 +58,7 @@ def strip(length: int, split: Split) -> tuple[int, int]:
 
 
 def boxes(image: Image.Image, split: Split, seed: tuple[int, int]) -> Iterator[tuple[int, int, int]]:
-    """Left, top and side of random square patches of one split, no two the same and none flat."""
+    """Draw left, top and side of square patches of one split. No two are the same, and none is flat."""
     rng = np.random.default_rng(seed)
     low, high = strip(max(image.size), split)
     grey = np.asarray(image.convert("L"))
@@ -83,7 +74,7 @@ def boxes(image: Image.Image, split: Split, seed: tuple[int, int]) -> Iterator[t
 
 
 def list_patches(split: Split) -> list[Source]:
-    """The patches of one split, 1000 or 200 of each photograph in turn, not yet cut out."""
+    """List the patches of one split, 1000 or 200 of each photograph in turn. None is cut out yet."""
     sources = []
     for label, name in enumerate(PHOTOGRAPHS):
         image = photograph(name)

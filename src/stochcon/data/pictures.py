@@ -1,11 +1,8 @@
 """Pictures in memory: Pillow images, arrays and tensors, beside paths of image files."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,28 +12,19 @@ from torch import Tensor
 from stochcon.data.decode import open_image, to_rgb
 from stochcon.data.images import Source
 
-Picture: TypeAlias = Image.Image | Path | str | NDArray[np.uint8] | Tensor
-Pictures: TypeAlias = Picture | Iterable[Picture]
-"""One picture or more; an array or a tensor may itself be several."""
+Picture = Image.Image | Path | str | NDArray[np.uint8] | Tensor
+Pictures = Picture | Iterable[Picture]  # an array or a tensor may itself be several
 
 
 def list_pictures(pictures: Pictures, size: int, ids: Sequence[str] | None = None) -> list[Source]:
-    """List pictures as images to encode or to train on.
+    """List pictures to encode or to train on; their ids are by default 0, 1, 2, ...
 
     The layout is that of the library and never guessed from the numbers. NumPy's is (H, W), (H, W, C) or
-    (N, H, W, C). PyTorch's is (H, W), (C, H, W) or (N, C, H, W). C is 1 or 3, and pixels are uint8.
+    (N, H, W, C). PyTorch's is (H, W), (C, H, W) or (N, C, H, W). C is 1 or 3, and pixels are uint8. An
+    iterable may mix pictures of all kinds and sizes. Raises ValueError for another layout or number of ids.
 
-    Args:
-        pictures: Pillow images, paths of image files, arrays or tensors. An iterable may mix all of these.
-        size: The side of the canvases to come, as `open_image` wants it.
-        ids: A name for each picture, by default 0, 1, 2, ...
-
-    Raises:
-        ValueError: If a layout is another, or if there are not as many ids as pictures.
-
-    Example:
-        >>> [source.id for source in list_pictures(np.zeros((2, 8, 8, 1), np.uint8), size=8)]
-        ['0', '1']
+    >>> [source.id for source in list_pictures(np.zeros((2, 8, 8, 1), np.uint8), size=8)]
+    ['0', '1']
     """
     singles = list(_singles(pictures))
     names = [str(i) for i in range(len(singles))] if ids is None else list(ids)
@@ -62,8 +50,8 @@ def _singles(pictures: Pictures) -> Iterable[Image.Image | Path | NDArray[np.uin
         array = array[None]
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] not in (1, 3):
         raise ValueError(
-            f"pixels are {pictures.dtype} {tuple(pictures.shape)}; they must be uint8, an array (H, W), (H, W, C) "
-            "or (N, H, W, C), or a tensor (H, W), (C, H, W) or (N, C, H, W), with 1 or 3 channels"
+            f"pixels are {pictures.dtype} {tuple(pictures.shape)}; they must be uint8, an array (H, W), "
+            "(H, W, C) or (N, H, W, C), or a tensor (H, W), (C, H, W) or (N, C, H, W), with 1 or 3 channels"
         )
     return array
 

@@ -1,15 +1,12 @@
-"""Data sets by name: load a split, list the images to train on, or list the images to encode.
+"""Data sets by name: load a split, prepare the images to train on, or list the images to encode.
 
 A set is first a list of images that are not open yet. So a split is read only when it is asked for (the test
 split once, at the end), and a limit costs no more than the images that it leaves.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 from torch import Tensor
@@ -17,40 +14,29 @@ from torch import Tensor
 from stochcon.config import Data
 from stochcon.data.archives import list_archive, list_shards
 from stochcon.data.array_sets import cache, list_cifar, list_digits, list_fashion
+from stochcon.data.decode import refuse_too_many
 from stochcon.data.folder import files, list_folder, list_undivided
-from stochcon.data.images import (
-    SPLITS,
-    Images,
-    Source,
-    Sources,
-    Split,
-    chained,
-    read,
-    refuse_too_many,
-    stratified_subset,
-)
+from stochcon.data.images import SPLITS, Images, Source, Sources, Split, chained, read, stratified_subset
 from stochcon.data.photographs import PHOTOGRAPHS, list_patches
 from stochcon.data.training_images import TrainingImages
 
-Listing: TypeAlias = tuple[tuple[str, ...], Sequence[Source]]
-"""The names of the classes, and the images of one split."""
+Listing = tuple[tuple[str, ...], Sequence[Source]]  # the names of the classes, and the images of one split
 
 
 def load(config: Data, split: Split) -> Images:
-    """Read one split of a data set. No other split is touched.
+    """Read one split of a data set, and of that split only.
 
     Labels, order and ids depend on nothing but the configuration and the files.
 
     Args:
-        config: The data set. `holdout` off adds the validation images to `train`; `limit` applies to `train` alone.
+        config: The data set. `holdout` off adds the validation images to `train`; `limit` cuts `train`.
         split: `train`, `validation` or `test`.
 
     Returns:
         The images on square canvases, uint8 (N, C, S, S), with labels where there are any.
 
     Raises:
-        ValueError: If files are missing or damaged, or if more than the share `config.max_bad` of the images
-            cannot be read.
+        ValueError: If files are missing, or if more than `config.max_bad` of the images cannot be read.
         OSError: If the disk refuses for a reason that may pass.
 
     Example:
@@ -71,37 +57,25 @@ def load_labelled(config: Data, split: Split) -> tuple[Images, Tensor]:
     images = load(config, split)
     if images.labels is None:
         raise ValueError(
-            f"{config.root} has no class folders, so there is nothing to classify: put images into root/class/"
+            f"{config.root} has no class folders, so there is nothing to classify: "
+            "put images into root/class/"
         )
     return images, images.labels
 
 
 def load_training(config: Data) -> TrainingImages:
-    """Prepare the training images: all in memory if `config.memory` allows, otherwise decoded on demand.
-
-    >>> import torch
-    >>> images = load_training(Data(name="digits", size=8, channels=1))
-    >>> len(images), [batch.shape for batch in images.batches([torch.tensor([5, 3])])]
-    (1077, [torch.Size([2, 1, 8, 8])])
-    """
+    """Prepare the training images: all in memory if `config.memory` allows, otherwise decoded on demand."""
     return TrainingImages(listed(config, "train")[1], config)
 
 
 def list_images(name: str, config: Data, split: Split | None) -> Sequence[Source]:
-    """List the images to encode. Only names are in memory, and the pixels of a data set that is one file.
+    """List the images to encode: one split, or all. Only names are in memory, or a set that is one file.
 
-    Args:
-        name: A folder of images or shards, a .tar or .zip archive, or a data set by its name (a folder of that
-            name is ./NAME).
-        config: The size of the canvases to come; and where the files of a data set are, if it is that set.
-        split: One split, or None for all images.
+    They are those of a folder of images or shards, of a .tar or .zip archive, or of a data set by its name (a
+    folder of that name is ./NAME). If `config` is that data set, its files are where `config` has them.
 
-    Raises:
-        ValueError: If there is no such folder, archive or data set, or if it cannot be read.
-
-    Example:
-        >>> len(list_images("digits", Data(), "test")), len(list_images("digits", Data(), None))
-        (360, 1797)
+    >>> len(list_images("digits", Data(), "test")), len(list_images("digits", Data(), None))
+    (360, 1797)
     """
     named = [known for known in LISTS if known != "folder"]
     root = Path(name)
@@ -124,7 +98,7 @@ def list_images(name: str, config: Data, split: Split | None) -> Sequence[Source
 
 
 def listed(config: Data, split: Split) -> Listing:
-    """List the classes, and the images of a split that `load` would read. Raises ValueError if there are none."""
+    """List the classes, and the images of a split that `load` reads. Raises ValueError if there are none."""
     list_split = LISTS[config.name]
     classes, sources = list_split(config, split)
     if split == "train" and not config.holdout:
@@ -141,21 +115,18 @@ def listed(config: Data, split: Split) -> Listing:
 
 
 def list_photographs(config: Data, split: Split) -> Listing:
-    """Patches of 18 photographs that come with scikit-image and scikit-learn: 18,000 to train, 3,600 to
-    validate and 3,600 to test."""
+    """25,200 patches of 18 photographs (scikit-image, scikit-learn): 3,600 each to validate and to test."""
     return tuple(PHOTOGRAPHS), list_patches(split)
 
 
 def list_files(config: Data, split: Split) -> Listing:
     """Images in a folder, with or without folders for classes and splits below it; or in shards."""
-    if config.root is None:
+    root = config.root
+    if root is None:
         raise ValueError("data.root: not set; data.name = folder needs a folder of images there")
-    shards = _shards(config.root)
-    if shards:
-        classes, splits = list_shards(config.root, shards, config.size, cache())
-    else:
-        classes, splits = list_folder(config.root, config.size)
-    return classes, splits[split]
+    shards = _shards(root)
+    listing = list_shards(root, shards, config.size, cache()) if shards else list_folder(root, config.size)
+    return listing[0], listing[1][split]
 
 
 def _shards(root: Path) -> list[str]:
@@ -168,5 +139,4 @@ LISTS: dict[str, Callable[[Data, Split], Listing]] = {
     "fashion-mnist": list_fashion,
     "cifar10": list_cifar,
     "folder": list_files,
-}
-"""The data sets by name. The docstring of each describes it in a model card."""
+}  # a model card describes the data with the docstring

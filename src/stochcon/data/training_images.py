@@ -1,11 +1,9 @@
-"""The images that a network is trained on: held in memory if they fit, otherwise decoded as they are needed."""
-
-from __future__ import annotations
+"""The images that a network is trained on: held in memory if they fit, otherwise decoded when needed."""
 
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,44 +14,39 @@ from torch import Tensor
 
 from stochcon import atomic
 from stochcon.config import Data
-from stochcon.data.decode import Unreadable, canvas
-from stochcon.data.images import Source, refuse_too_many
+from stochcon.data.decode import Unreadable, canvas, refuse_too_many
+from stochcon.data.images import Source
 from stochcon.parallel import all_gather_object, launched_local_world_size, rank
 
-CHUNK = 16
-"""Images that one task decodes."""
-AHEAD = 4
-"""Batches decoded ahead of the one in use, if memory allows; never fewer than 1."""
+CHUNK = 16  # images that one task decodes
+AHEAD = 4  # batches decoded ahead of the one in use, if memory allows; never fewer than 1
 
 
 class TrainingImages:
     """N square uint8 canvases, by the batch and in any order.
 
     The next image in the list that can be read takes the place of one that cannot. So N, the order and every
-    batch depend on the list and the files alone. It does not matter whether the images are held or decoded
-    on demand, which process meets the unreadable one, or whether the run was resumed.
+    batch depend on the list and the files alone: not on whether images are held or decoded on demand, on the
+    process that meets the unreadable one, or on a resumption.
 
     Args:
         sources: The images.
-        config: `size` and `channels` of a canvas, the `memory` to use and the share `max_bad`.
+        config: The `size` and `channels` of a canvas, the `memory` to use and the share `max_bad`.
 
     Raises:
         ValueError: If more than the share `config.max_bad` of the images cannot be read.
-        OSError: If the disk refuses for a reason that may pass.
     """
 
     def __init__(self, sources: Sequence[Source], config: Data):
         self.sources, self.config = sources, config
         self.shape = config.channels, config.size, config.size
-        self.bad: dict[str, str] = {}
-        """The id and the reason of each image found unreadable so far."""
+        self.bad: dict[str, str] = {}  # the id and the reason of each image found unreadable so far
         digest = sha256()
         for i, source in enumerate(sources):
             digest.update(os.fsencode(f"\n{source.id}" if i else source.id))
-        self.digest = digest.hexdigest()
-        """The SHA-256 of the ids, in their order."""
+        self.digest = digest.hexdigest()  # of the ids, in their order
         self.held: Tensor | None = None
-        if self._bytes(len(sources)) <= config.memory * 10**6:
+        if self._batches_in_memory(len(sources)) >= 1:
             held = torch.empty(len(sources), *self.shape, dtype=torch.uint8)
             order = torch.arange(len(sources)).split(1024)
             for places, batch in zip(order, self.batches(order), strict=True):
@@ -64,33 +57,21 @@ class TrainingImages:
         return len(self.sources)
 
     def batches(self, order: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Yield a batch for each tensor of indices. Images that are not held are decoded in threads, ahead of use.
+        """Yield uint8 (B, C, S, S) for each B indices. What is not held is decoded in threads, ahead of use.
 
-        Args:
-            order: The indices of each batch, int64 (B,).
-
-        Yields:
-            The canvases of a batch, uint8 (B, C, S, S).
-
-        Raises:
-            ValueError: If more than the share `max_bad` of the images has been found unreadable.
-            OSError: If the disk refuses for a reason that may pass.
+        Raises ValueError above `max_bad`, and OSError when the disk refuses for a reason that may pass.
         """
         if self.held is not None:
             for indices in order:
                 yield self.held[indices]
             return
         pool = ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // launched_local_world_size()))
-        pending: deque[tuple[Tensor, list[Future[None]]]] = deque()
+        pending: deque[tuple[Tensor, Iterator[None]]] = deque()
         try:
             for indices in order:
                 batch = torch.empty(len(indices), *self.shape, dtype=torch.uint8)
-                parts = zip(batch.split(CHUNK), indices.split(CHUNK), strict=True)
-                tasks = [pool.submit(self._fill, part.numpy(), some.tolist()) for part, some in parts]
-                pending.append((batch, tasks))
-                room = (
-                    self.config.memory * 10**6 // self._bytes(len(indices)) - 2
-                )  # one is in use, one is next
+                pending.append((batch, pool.map(self._fill, batch.split(CHUNK), indices.split(CHUNK))))
+                room = self._batches_in_memory(len(indices)) - 2  # beside the one in use and the next
                 if len(pending) > min(AHEAD, max(1, room)):
                     yield _finished(*pending.popleft())
             while pending:
@@ -99,13 +80,9 @@ class TrainingImages:
             pool.shutdown(cancel_futures=True)
 
     def report(self, path: Path) -> None:
-        """List in a file what any process has found unreadable, now or before a restart. All processes call this.
+        """List in a file what any process has found unreadable, now or before a restart. All must call this.
 
-        Args:
-            path: The file to write or to extend. A line is an id, a tab and the reason.
-
-        Raises:
-            ValueError: If the processes have together found more than the share `max_bad`.
+        A line is an id, a tab and the reason. Raises ValueError if together it is more than `max_bad`.
         """
         for theirs in all_gather_object(dict(self.bad)):
             self.bad |= theirs
@@ -119,31 +96,29 @@ class TrainingImages:
         if not before:
             print(f"{len(lines)} of {len(self)} images cannot be read: {path} lists them")
 
-    def _bytes(self, images: int) -> int:
-        return images * int(np.prod(self.shape))
+    def _batches_in_memory(self, size: int) -> int:
+        return self.config.memory * 10**6 // max(1, size * int(np.prod(self.shape)))
 
-    def _fill(self, canvases: NDArray[np.uint8], indices: list[int]) -> None:
-        for k, index in enumerate(indices):
-            canvases[k] = self._canvas(index)
+    def _fill(self, canvases: Tensor, indices: Tensor) -> None:
+        for place, index in zip(canvases.numpy(), indices.tolist(), strict=True):
+            while (found := self._canvas(self.sources[index])) is None:
+                index = (index + 1) % len(self)
+            place[:] = found
 
-    def _canvas(self, index: int) -> NDArray[np.uint8]:
-        """The image at the index, or the next that can be read; an unreadable one is not tried again."""
-        while True:
-            source = self.sources[index]
-            if source.id not in self.bad:
-                try:
-                    return canvas(source.open(), self.config.size, self.config.channels)
-                except Unreadable as reason:
-                    self.bad[source.id] = str(reason)
-                    self._check()
-            index = (index + 1) % len(self)
+    def _canvas(self, source: Source) -> NDArray[np.uint8] | None:
+        if source.id not in self.bad:  # what could not be read is not tried again
+            try:
+                return canvas(source.open(), self.config.size, self.config.channels)
+            except Unreadable as reason:
+                self.bad[source.id] = str(reason)
+                self._check()
+        return None
 
     def _check(self) -> None:
         what = f"training images of {self.config.root or self.config.name}"
         refuse_too_many(self.bad.items(), len(self), self.config.max_bad, what)
 
 
-def _finished(batch: Tensor, tasks: list[Future[None]]) -> Tensor:
-    for task in tasks:
-        task.result()
+def _finished(batch: Tensor, tasks: Iterator[None]) -> Tensor:
+    deque(tasks, maxlen=0)  # wait, and raise what a task has raised
     return batch
