@@ -10,15 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-<<<<<<< HEAD
 from stochcon.codes.encoder import Encoder
-from stochcon.config import Data
-from stochcon.data import images
-from stochcon.data.archives import list_archive
-=======
-from stochcon.codes.encode import Encoder
 from stochcon.data.images import read
->>>>>>> b37fc26 (Data in fewer lines: an index of a shard is a Parquet table, names are a pyarrow array; tests beside their files)
 from stochcon.data.pictures import list_pictures
 from stochcon.recipebook import digits
 from tests.shared import write_run

@@ -26,6 +26,7 @@ from stochcon.codes.encoder import model_hash
 from stochcon.codes.packed import BIT_ORDER
 from stochcon.config import Config
 from stochcon.data import images, sets
+from stochcon.data.decode import refuse_too_many
 from stochcon.evaluation.features import extract
 from stochcon.method.model import StochCon
 from stochcon.runs import load_model
@@ -198,7 +199,7 @@ def _validation_images(config: Config, count: int) -> Tensor:
         sources = sets.listed(config.data, "validation")[1]
         some = sources[:: max(1, len(sources) // count)][:count]
         found = images.read(some, (), config.data.size, config.data.channels)
-        images.refuse_too_many(found.skipped, len(some), config.data.max_bad, "validation images")
+        refuse_too_many(found.skipped, len(some), config.data.max_bad, "validation images")
     except ValueError as error:
         raise ValueError(f"{error}; --check 0 exports without comparing") from None
     return found.pixels
