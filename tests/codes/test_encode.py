@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from shared import error, write_run
 
 from stochcon import recipebook as recipes
 from stochcon import runs
@@ -30,6 +29,7 @@ from stochcon.data.sets import list_images
 from stochcon.evaluation.features import extract
 from stochcon.method.model import StochCon
 from stochcon.runs import load_model
+from tests.shared import error, write_run
 
 BITS = 13
 

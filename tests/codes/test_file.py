@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codes.made import make, make_gaussian, same, sizes
 from stochcon.codes.file import read, write
 from stochcon.codes.packed import Codes
 from stochcon.codes.sharding import files, shard, writable
+from tests.codes.made import make, make_gaussian, same, sizes
 
 
 def as_stored(codes: Codes) -> Codes:

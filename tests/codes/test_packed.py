@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codes.made import make, make_gaussian, random_bits, sizes
 from stochcon.codes.packed import Codes
+from tests.codes.made import make, make_gaussian, random_bits, sizes
 
 
 @given(d=sizes, n=st.integers(0, 5), seed=st.integers(0, 99))

@@ -12,9 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
-from shared import error, write_run
 
-from codes.made import make
 from stochcon import recipebook as recipes
 from stochcon.cli import main
 from stochcon.codes import inverted_lists, mosaic, weighted
@@ -24,6 +22,8 @@ from stochcon.codes.packed import Codes
 from stochcon.codes.search import search
 from stochcon.codes.sharding import shard
 from stochcon.config import Latent
+from tests.codes.made import make
+from tests.shared import error, write_run
 
 BITS = 13
 

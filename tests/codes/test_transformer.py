@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from shared import write_run
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
@@ -19,6 +18,7 @@ from stochcon import StochConTransformer, load, pretrain
 from stochcon import recipebook as recipes
 from stochcon.config import Backbone, Config, Head, Latent
 from stochcon.data import sets as data
+from tests.shared import write_run
 
 
 def tiny(**latent: Any) -> Config:
