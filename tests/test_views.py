@@ -129,8 +129,8 @@ def test_what_is_sure_to_happen(changes: Any, changed: Any, function: Any, toler
 def test_resampling_is_torchvisions(y: Any, x: Any, size: int, flip: bool) -> None:
     canvas = sum(y), sum(x)
     images, start, length = torch.rand(2, 3, *canvas), (y[0], x[0]), (y[1], x[1])
-    boxes = (torch.tensor(corner).expand(1, 2, 2) for corner in (start, length))
-    matrices = views.resampling_matrices(*boxes, torch.tensor([[False, flip]]), canvas, size)
+    top_left, sides = (torch.tensor(corner).expand(1, 2, 2) for corner in (start, length))
+    matrices = views.resampling_matrices(top_left, sides, torch.tensor([[False, flip]]), canvas, size)
     first, second = reference.resized_crop(images, *start, *length, [size, size], antialias=True)
     expected = torch.stack([first, reference.hflip(second) if flip else second])
     assert_close(views.resample(images, matrices)[0].permute(0, 3, 1, 2), expected, rtol=0, atol=1e-5)
