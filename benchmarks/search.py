@@ -33,7 +33,8 @@ from stochcon.codes.file import read, write
 from stochcon.codes.packed import Codes
 from stochcon.codes.search import search
 from stochcon.codes.weighted import weighted_neighbours
-from stochcon.data import sets as data
+from stochcon.data.images import Split
+from stochcon.data.sets import load
 from stochcon.evaluation.features import extract
 from stochcon.runs import load_model
 
@@ -44,9 +45,9 @@ RARE = 3
 rng = np.random.default_rng(0)
 
 
-def probabilities(run: Path, split: data.Split) -> NDArray[np.float32]:
+def probabilities(run: Path, split: Split) -> NDArray[np.float32]:
     model, config = load_model(run)
-    found = extract(model, data.load(config.data, split).pixels, config.views).probabilities
+    found = extract(model, load(config.data, split).pixels, config.views).probabilities
     assert found is not None, f"{run} has no bits"
     return found.numpy()
 

@@ -41,8 +41,8 @@ class Kornia(Contender):
 
     def step(self) -> int:
         top, bottom = self.make(self.images)
-        branches = (top, bottom) if len(bottom) else top.split(1)
-        return self.learn(algorithm1(self.model, *branches, 1.0, self.objective))
+        x, x_prime = (top, bottom) if len(bottom) else top.split(1)
+        return self.learn(algorithm1(self.model, x, x_prime, 1.0, self.objective))
 
     def objective(self, embeddings: Embeddings) -> Tensor:
         return multi_crop_info_nce(embeddings.v, embeddings.v_prime, self.config.temperature)

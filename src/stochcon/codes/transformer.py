@@ -15,7 +15,7 @@ from stochcon.codes.encoder import Encoder
 from stochcon.config import Config
 from stochcon.data.pictures import list_pictures
 from stochcon.data.training_images import TrainingImages
-from stochcon.recipebook import recipe
+from stochcon.recipebook import changed, recipe
 from stochcon.train.pretrain import pretrain
 
 OUTPUTS = {"bits": "code", "probabilities": "probabilities", "h": "h"}
@@ -105,10 +105,8 @@ class StochConTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
 
     def _config(self, n: int) -> Config:
         config = recipe(self.config) if isinstance(self.config, str) else self.config
-        chosen = {"epochs": self.epochs, "seed": self.random_state}
-        changes = {name: value for name, value in chosen.items() if value is not None}
-        changes["batch_size"] = min(config.batch_size, n)
-        return Config.model_validate(config.model_dump() | changes)
+        chosen = {"epochs": self.epochs, "seed": self.random_state, "batch_size": min(config.batch_size, n)}
+        return changed(config, {name: value for name, value in chosen.items() if value is not None})
 
     def _encode(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
         values = getattr(self.encoder_.features(pixels), OUTPUTS[self.output])
