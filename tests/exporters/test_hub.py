@@ -12,13 +12,13 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from PIL import Image
-from shared import error, write_run
 
 from stochcon import atomic, load, recipe, runs
 from stochcon.cli import main
 from stochcon.codes.encoder import model_hash
 from stochcon.config import Data
 from stochcon.exporters.hub import to_hub
+from tests.shared import error, write_run
 
 EVALUATED = Path(__file__).parents[2] / "results" / "photographs" / "bernoulli-seed0"
 

@@ -13,7 +13,6 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
-from shared import error, write_run
 
 import stochcon
 from stochcon import recipe
@@ -23,6 +22,7 @@ from stochcon.config import Config, Data
 from stochcon.data.sets import load
 from stochcon.exporters.export import export
 from stochcon.exporters.onnx import TOLERANCE, compare, to_onnx
+from tests.shared import error, write_run
 
 BITS = 13
 SMALL = {"latent.dim": BITS, "backbone.width": 4}
