@@ -59,7 +59,7 @@ def test_one_index_gives_one_code() -> None:
 def test_hamming_is_that_of_a_loop(d: int, n: int, m: int, seed: int) -> None:
     a, b = make(n, d, seed), make(m, d, seed + 1)
     distances = a.hamming(b)
-    assert (distances.dtype, distances.shape) == (np.uint16, (n, m))
+    assert distances.dtype == np.uint16 and distances.shape == (n, m)
     expected = [
         [sum(x != y for x, y in zip(p, q, strict=True)) for q in b.unpack().tolist()]
         for p in a.unpack().tolist()

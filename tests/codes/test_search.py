@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -71,7 +72,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("how", [{}, {"weighted": True}, {"approximate": True}], ids=str)
-def test_a_search_leaves_the_threads_as_they_were(how: dict[str, bool], stored: Path) -> None:
+def test_a_search_leaves_the_threads_as_they_were(how: dict[str, Any], stored: Path) -> None:
     before = faiss.omp_get_max_threads()
     try:
         faiss.omp_set_num_threads(2)

@@ -25,13 +25,7 @@ SKIPPED = ".skipped.txt"
 
 
 class Encoded(NamedTuple):
-    """What `encode` has written.
-
-    Attributes:
-        path: The file of codes, or this process's shard of it.
-        written: The number of codes in it.
-        skipped: The list of images that cannot be read, each in a line with the reason; None if all can.
-    """
+    """The file that `encode` has written, how many codes it has, and the list of skipped images, if any."""
 
     path: Path
     written: int
@@ -48,22 +42,19 @@ def encode(
 ) -> Encoded:
     """Write the codes of images to a file.
 
-    Only the names and one batch of pixels are in memory. Batches are kept in the folder NAME.parts until all are there.
-    So when this is interrupted, the same call goes on, and ends with the file that it would have made in one
-    go. The images must not change meanwhile; parts of another run or of other images are made again.
+    Only the names and one batch of pixels are in memory. Batches are kept in the folder NAME.parts until all
+    are there. So after an interruption the same call goes on, and ends with the file that it would have made
+    in one go. The images must not change meanwhile; parts of another run or of other images are made again.
 
-    Under torchrun or SLURM each process makes one shard; `read_codes` and `search` take them together as `out`.
+    Under torchrun or SLURM each process writes one shard. `read_codes` and `search` take them together.
 
     Args:
         directory: A finished run, whose latent has a code.
         name: A folder of images or of shards, a .tar or .zip archive, or the name of a data set.
-        out: The file of codes. Beside it, NAME.skipped.txt lists what cannot be read.
+        out: The file of codes. NAME.skipped.txt beside it lists images that cannot be read, with reasons.
         split: Only the images of this split; by default all.
         batch_size: The number of images at once; an interruption loses at most so many.
         progress: Whether to show a progress bar.
-
-    Returns:
-        What has been written.
 
     Raises:
         ValueError: If the run or the images cannot be used, or if a larger share of them cannot be read than
@@ -89,27 +80,27 @@ def encode(
                 made, skipped = encoder.encode(batch)
                 _write([made], "".join(f"{path}\t{reason}\n" for path, reason in skipped).encode(), part)
                 bar.update(task, advance=len(batch))
-            listing = part.with_suffix(SKIPPED)
-            listed += listing.read_bytes() if listing.exists() else b""
-            bad = [(line.split("\t")[0], line.split("\t")[-1]) for line in listed.decode().splitlines()]
+            if (listing := part.with_suffix(SKIPPED)).exists():
+                listed += listing.read_bytes()
             try:
+                bad = [(line.split("\t")[0], line.split("\t")[-1]) for line in listed.decode().splitlines()]
                 refuse_too_many(bad, len(sources), encoder.config.data.max_bad, f"images of {name}")
             except ValueError:
                 shutil.rmtree(folder)  # so that files that are mended are read again
                 raise
-    written, listing = _write((file.read_files([part]) for part in parts), listed, target)
+    written = _write((file.read_files([part]) for part in parts), listed, target)
     shutil.rmtree(folder)
-    return Encoded(target, written, listing)
+    return Encoded(target, written, target.with_suffix(SKIPPED) if listed else None)
 
 
-def _write(batches: Iterable[Codes], listed: bytes, path: Path) -> tuple[int, Path | None]:
+def _write(batches: Iterable[Codes], listed: bytes, path: Path) -> int:
     """Write the list first, so that codes are never there without theirs."""
     listing = path.with_suffix(SKIPPED)
     if listed:
         atomic.write(listing, listed)
     else:
         listing.unlink(missing_ok=True)  # of an earlier file of this name
-    return file.write(batches, path), listing if listed else None
+    return file.write(batches, path)
 
 
 def _digest(encoder: Encoder, name: str, batch: Sequence[Source]) -> str:

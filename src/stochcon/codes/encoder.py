@@ -23,17 +23,12 @@ from stochcon.parallel import launched_rank
 class Encoder:
     """The model of a finished run, which encodes pictures.
 
-    A picture is a Pillow image, the path of an image file, an array or a tensor, of any size and colour; an array or
-    a tensor may be several (see `stochcon.data.pictures.list_pictures` for the layouts).
+    A picture is a Pillow image, the path of an image file, an array or a tensor, of any size and colour. An
+    array or a tensor may hold several; `stochcon.data.pictures.list_pictures` describes the layouts.
 
     Args:
         directory: The run directory.
         device: By default the GPU if there is one.
-
-    Attributes:
-        model: The model, in evaluation mode.
-        config: The run's configuration.
-        hash: SHA-256 of the model, which its codes carry.
 
     Raises:
         ValueError: If the run is not finished.
@@ -61,7 +56,7 @@ class Encoder:
         """Encode pictures, under the ids 0, 1, 2, ... if none are given.
 
         Raises:
-            ValueError: For another layout, for a picture that cannot be read, and if the latent has no code.
+            ValueError: If the layout is another, if a picture cannot be read, or if the latent has no code.
         """
         return self._codes(self._open(pictures, ids))
 
@@ -70,7 +65,7 @@ class Encoder:
         return self(path, [str(path)])
 
     def features(self, pictures: Pictures) -> Features:
-        """Extract h, z, bits and their probabilities of pictures, whatever the latent. Raises as a call does."""
+        """Extract h, z, bits and their probabilities, whatever the latent. Raises as a call does."""
         return extract(self.model, self._open(pictures, None).pixels, self.config.views)
 
     def encode(self, sources: Sequence[Source]) -> tuple[Codes, tuple[tuple[str, str], ...]]:
@@ -112,11 +107,7 @@ def load(directory: Path | str, device: torch.device | str | None = None) -> Enc
 
 
 def model_hash(directory: Path | str) -> str:
-    """Hash a finished run's weights and how it looks at an image, so that codes say what made them.
-
-    Returns:
-        SHA-256 in hexadecimal. Codes are comparable if their hashes are equal.
-    """
+    """Compute SHA-256 of a finished run's weights and of how it looks at an image; codes carry it."""
     config = runs.read_config(Path(directory))
     views, latent = config.views, config.latent
     with open(Path(directory) / runs.MODEL, "rb") as file:

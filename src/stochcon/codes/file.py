@@ -23,7 +23,7 @@ from stochcon.codes.packed import BIT_ORDER, MOST_BITS, Codes, mean_flips
 from stochcon.codes.sharding import files
 from stochcon.config import explain
 
-VERSION = 2
+VERSION: Literal[2] = 2
 """Version 1 had no flips, no size and channels, and no Gaussian; no release wrote it."""
 KEY = b"stochcon"
 GROUP_BYTES = 1 << 25
@@ -154,16 +154,20 @@ def read_files(paths: Sequence[Path], model: str | None = None) -> Codes:
 def read_columns(
     paths: Sequence[Path], columns: list[str] | None, model: str | None = None
 ) -> tuple[pa.Table, Header]:
-    """Read some columns of files, or all; and one header, with the flips over all files. Raises as `read` does."""
+    """Read columns of files (None: all) and one header with the flips over all. Raises as `read` does."""
     parts = [_read_file(path, columns) for path in paths]
     for path, (_, header) in zip(paths, parts, strict=True):
         wanted = parts[0][1].model if model is None else model
         if header.model != wanted:
             raise ValueError(
-                f"{path} was made by the model {header.model[:12]}, not {wanted[:12]}; encode the images again"
+                f"{path} was made by the model {header.model[:12]}, not {wanted[:12]}; "
+                "encode the images again"
             )
     table = pa.concat_tables(table for table, _ in parts)
-    flips = np.sum([len(table) * np.float64(np.float32(header.flips)) for table, header in parts], axis=0)
+    flips = np.sum(
+        [len(table) * np.array(header.flips, np.float32).astype(np.float64) for table, header in parts],
+        axis=0,
+    )
     return table, parts[0][1].model_copy(update={"flips": mean_flips(flips, len(table)).tolist()})
 
 

@@ -1,9 +1,8 @@
 """Approximate search: FAISS's inverted lists of binary codes, kept beside a file of codes in NAME.index.
 
-The codes are put into about sqrt(N) lists, each around a centre that k-means finds, and a search reads only the
-lists whose centres are nearest to the query. Their number is measured when the lists are built: the fewest at
-which the recall over codes of the file itself is at least RECALL. The choice among FAISS's binary indexes is
-measured by benchmarks/search.py.
+The codes are put into about sqrt(N) lists, each around a centre that k-means finds. A search reads only the
+lists whose centres are nearest to the query: the fewest at which the recall over codes of the file itself is
+at least RECALL, as measured when the lists are built. benchmarks/search.py compares FAISS's binary indexes.
 
 The file is one line of JSON (which codes it is of, and the hash of the rest), and then FAISS's own format.
 """
@@ -27,18 +26,16 @@ from stochcon.codes.sharding import files
 VERSION = 2
 """It also stands for how lists are chosen: those of another version are built again."""
 RECALL = 0.99
-"""More than the 0.95 that is promised, as new images are further from the lists: with a recall of 0.985 over a
-million codes of the file itself, new images had 0.92."""
-PROBES = 200
-"""The number of codes over which recall is measured."""
-NEIGHBOURS = 10
-"""The number of neighbours whose recall is measured."""
+"""More than the 0.95 that is promised, as new images are further from the lists: where codes of the file
+itself had 0.985, new images had 0.92 (of a million codes)."""
+PROBES, NEIGHBOURS = 200, 10
+"""Recall is measured over so many codes, and so many neighbours of each."""
 
 
 def load(path: Path) -> Any | None:
-    """Load FAISS's index of a file of codes; None if there is none, if it is damaged, or if the codes changed.
+    """Load FAISS's index of a file of codes; None if there is none, or it is damaged, or of other codes.
 
-    Whether they changed is seen by sizes and dates. FAISS is given only what it wrote itself.
+    The codes are told apart by sizes and dates. FAISS is given only what it wrote itself.
     """
     try:
         head, _, content = _beside(path).read_bytes().partition(b"\n")
@@ -62,7 +59,7 @@ def build_beside(path: Path) -> tuple[Any, float]:
 
 
 def build(packed: NDArray[np.uint8]) -> tuple[Any, float]:
-    """Build FAISS's IndexBinaryIVF of (N, B) bytes, N at least 1, and measure its recall over some of them."""
+    """Build FAISS's IndexBinaryIVF of (N, B) bytes, N at least 1, and measure its recall."""
     rng, rows = np.random.default_rng(0), np.ascontiguousarray(packed)
     lists = 1 << round(np.log2(len(rows)) / 2)
     index = faiss.IndexBinaryIVF(faiss.IndexBinaryFlat(8 * rows.shape[1]), 8 * rows.shape[1], lists)
@@ -80,14 +77,14 @@ def build(packed: NDArray[np.uint8]) -> tuple[Any, float]:
 def approximate_neighbours(
     index: Any, queries: NDArray[np.uint8], k: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Find distances and rows (M, k), nearest first; a row is -1 where the lists that are read hold no more."""
+    """Find distances and rows (M, k), nearest first; a row is -1 where the lists that were read end."""
     with limited_threads(len(queries)):
         distances, rows = index.search(np.ascontiguousarray(queries), k)
     return distances, rows
 
 
 def _recall(index: Any, probes: NDArray[np.uint8], exact: NDArray[np.int32]) -> float:
-    """Measure the share of the neighbours that are found, or others as near; the first is the code itself."""
+    """Measure the share of neighbours that are found, or others as near; the first is the code itself."""
     distances, rows = approximate_neighbours(index, probes, exact.shape[1])
     found = (rows >= 0) & (distances <= exact[:, -1:])
     return float(found[:, 1:].mean()) if exact.shape[1] > 1 else 1.0

@@ -22,7 +22,7 @@ SIDE = 128
 
 
 def save(results: Sequence[Neighbours], images: str, path: Path) -> Path:
-    """Draw the first results as a PNG file: a row a query, first the query in a frame, then what is nearest to it.
+    """Draw the first results as a PNG file: in each row the query in a frame, then its neighbours.
 
     `images` is what was encoded: a folder, an archive, or the name of a data set.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -82,10 +83,10 @@ def search(
         raise ValueError("a weighted search compares all codes; leave approximate away")
     table, header = read_columns(files(codes), ["id", "code"])
     own, stored = _rows(table["id"], queries), packed_column(table)
-    sought = _encode([query for query in queries if query not in own], codes, header.model, run)
+    sought, rates = _encode([q for q in queries if q not in own], codes, header.model, run), header.flips
     for query, row in own.items():
         one = np.unpackbits(stored[row], count=header.bits, bitorder=BIT_ORDER)
-        sought[query] = one.astype(bool), np.float32(header.flips)
+        sought[query] = one.astype(bool), np.array(rates, np.float32)
     bits, flips = (np.stack(values) for values in zip(*map(sought.__getitem__, queries), strict=True))
 
     packed = np.packbits(bits, 1, BIT_ORDER)
@@ -119,7 +120,7 @@ def _rows(column: pa.ChunkedArray, ids: Sequence[str]) -> dict[str, int]:
 
 def _encode(
     images: Sequence[str], codes: Path | str, model: str, run: Path | str | None
-) -> dict[str, tuple[NDArray[np.bool_], NDArray[np.float32]]]:
+) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
     """Encode image files with the run that made the codes; of each its bits, and how likely they flip."""
     for image in images:
         if not Path(image).is_file():

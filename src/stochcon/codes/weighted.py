@@ -4,7 +4,7 @@ The distance of a query q from a stored code c is the sum, over the bits i in wh
 
     w_i = H(m_i) ln((1 - f_i) / f_i),  scaled so that the mean over the bits is 1.
 
-- m_i is the share of the stored codes that have the bit on, and H(m) = -m log2 m - (1 - m) log2 (1 - m) is the
+- m_i is the share of the stored codes that have the bit on. H(m) = -m log2 m - (1 - m) log2 (1 - m) is the
   entropy: 1 for a bit that halves the images, 0 for one that is always on or always off.
 - f_i is the probability that a sample of the bit differs from it: min(p, 1 - p) of the query's own q(z'|x).
   For a query of which only the code is stored, it is the mean over the encoded images. The logarithm of the
@@ -63,8 +63,8 @@ def weighted_neighbours(
     """
     if not len(packed):
         return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-    # sum w |q - c| = sum w q + sum w (1 - 2q) c is linear in c. FAISS's product quantiser looks inner products
-    # up byte by byte, and so computes this if its "centroids" are the 256 bytes themselves.
+    # sum w |q - c| = sum w q + sum w (1 - 2q) c is linear in c. FAISS's product quantiser looks inner
+    # products up byte by byte, and so computes this if its "centroids" are the 256 bytes themselves.
     width = packed.shape[1]
     quantiser = faiss.IndexPQ(8 * width, width, 8, faiss.METRIC_INNER_PRODUCT)
     faiss.copy_array_to_vector(np.tile(BYTES, (width, 1)).ravel(), quantiser.pq.centroids)
