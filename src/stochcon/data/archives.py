@@ -39,9 +39,8 @@ def tar_files(path: Path) -> Iterator[tarfile.TarInfo]:
             if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
                 raise tarfile.ReadError(f"no header at byte {tar.offset}")
     except tarfile.TarError as error:
-        raise ValueError(
-            f"{path} is damaged or compressed ({error}); it must be a whole tar file that is not compressed"
-        ) from None
+        wanted = "it must be a whole tar file that is not compressed"
+        raise ValueError(f"{path} is damaged or compressed ({error}); {wanted}") from None
 
 
 def read_slice(path: Path, offset: int, length: int) -> bytes:
@@ -64,9 +63,7 @@ def list_archive(path: Path, size: int) -> list[Source]:
             raise ValueError(f"{path} is damaged ({error}); it must be a whole zip file") from None
         reads = {name: partial(archive.read, name) for name in archive.namelist()}
     else:
-        reads = {
-            file.name: partial(read_slice, path, file.offset_data, file.size) for file in tar_files(path)
-        }
+        reads = {m.name: partial(read_slice, path, m.offset_data, m.size) for m in tar_files(path)}
     return [
         Source(str(name), None, partial(open_image, read, size))
         for name, read in ((PurePosixPath(name), read) for name, read in reads.items())
@@ -93,7 +90,8 @@ def list_shards(
     all_gather_object(None)  # wait: all processes can now take from the cache what one has read
     tables = [indexed(root / shard, cache) for shard in shards]
     shard_of = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
-    names, told, offsets, lengths = pa.concat_tables(tables).columns
+    names, told, *places = pa.concat_tables(tables).columns
+    offsets, lengths = (column.to_numpy() for column in places)
     if not len(names):
         raise ValueError(f"data.root: the shards of {root} have no images; names must end in {EXTENSIONS}")
     found = told.unique().to_pylist()
@@ -103,10 +101,9 @@ def list_shards(
 
     def source(i: int) -> Source:
         shard = shards[shard_of[i]]
-        read = partial(read_slice, root / shard, offsets[i].as_py(), lengths[i].as_py())
-        return Source(
-            f"{shard}/{text(names[i])}", labels.get(told[i].as_py()), partial(open_image, read, size)
-        )
+        read = partial(read_slice, root / shard, int(offsets[i]), int(lengths[i]))
+        label = labels.get(told[i].as_py())
+        return Source(f"{shard}/{text(names[i])}", label, partial(open_image, read, size))
 
     return classes, divided(names, (given.get(shards[int(k)]) for k in shard_of), source)
 
@@ -144,9 +141,7 @@ def read_headers(shard: Path) -> pa.Table:
         folder, _, base = member.name.rpartition("/")
         key, dot, ending = base.partition(".")
         key, ending = f"{folder}/{key}", dot + ending.lower()
-        if base.startswith("."):
-            continue
-        if ending in EXTENSIONS:
+        if ending in EXTENSIONS and not base.startswith("."):
             images.append((os.fsencode(member.name), key, member.offset_data, member.size))
         elif ending in (".cls", ".json"):
             content = read_slice(shard, member.offset_data, member.size)

@@ -100,15 +100,12 @@ def _find(
         try:
             download()
         except (OSError, RuntimeError) as error:
-            raise ValueError(
-                f"data.root: not set, and {config.name} is not in {' or '.join(map(str, places))} "
-                f"and cannot be downloaded: {' '.join(str(error).split())}"
-            ) from error
+            missing = f"data.root: not set, and {config.name} is not in {' or '.join(map(str, places))}"
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{missing} and cannot be downloaded: {reason}") from error
         found = look()
     if not found:
-        raise ValueError(
-            f"data.root: {config.root} does not have {config.name}; it must have the files {', '.join(names)}"
-        )
+        raise ValueError(f"data.root: {config.root} does not have {config.name}; it needs {', '.join(names)}")
     return found
 
 

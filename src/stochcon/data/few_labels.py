@@ -31,7 +31,7 @@ def choose(images: Images, config: Data, fraction: float) -> Tensor:
         return draw(images.labels, images.classes, fraction)
     index = {name: i for i, name in enumerate(images.ids)}
     names = [line for line in path.read_text().splitlines() if not line.startswith("#")]
-    for name in set(names) - index.keys():
+    for name in sorted(set(names) - index.keys()):
         raise ValueError(
             f"{path} lists {name}, which is no training image here: is data.root another data set?"
         )

@@ -13,15 +13,8 @@ import pyarrow as pa
 from stochcon.data.decode import EXTENSIONS, open_image
 from stochcon.data.images import SPLITS, Source, Sources, Split
 
-SPLIT_NAMES: dict[str, Split] = {
-    **{name: name for name in SPLITS},
-    "val": "validation",
-    "valid": "validation",
-}
-SHARES: dict[Split, float] = {
-    "validation": 0.1,
-    "test": 0.1,
-}  # of `train`, for a split that is given no image
+SPLIT_NAMES: dict[str, Split] = {**{s: s for s in SPLITS}, "val": "validation", "valid": "validation"}
+SHARES: dict[Split, float] = {"validation": 0.1, "test": 0.1}  # what they take of `train` if given no image
 
 
 def list_folder(root: Path, size: int) -> tuple[tuple[str, ...], dict[Split, Sources]]:
@@ -38,23 +31,19 @@ def list_folder(root: Path, size: int) -> tuple[tuple[str, ...], dict[Split, Sou
         raise ValueError(f"data.root: {root} is not a folder; it must be a folder of images")
     names = packed(files(root, EXTENSIONS))
     if not len(names):
-        raise ValueError(
-            f"data.root: {root} has no images; their names must end in {' '.join(EXTENSIONS)}, "
-            "or .tar for shards"
-        )
+        endings = " ".join((*EXTENSIONS, ".tar"))
+        raise ValueError(f"data.root: {root} has no images or shards; their names must end in {endings}")
     given = given_splits(root, {top: SPLIT_NAMES.get(top) for top in map(_top_folder, names)})
 
     def class_of(name: pa.Scalar) -> str:
-        folders = text(name).split("/")[bool(given) : -1]
-        return folders[0] if folders else ""
+        return "".join(text(name).split("/")[bool(given) : -1][:1])
 
     found = set(map(class_of, names))
     classes = () if "" in found else tuple(sorted(found))
     labels = {name: i for i, name in enumerate(classes)}
 
     def source(i: int) -> Source:
-        read = (root / text(names[i])).read_bytes
-        return Source(text(names[i]), labels.get(class_of(names[i])), partial(open_image, read, size))
+        return _file(root, text(names[i]), labels.get(class_of(names[i])), size)
 
     return classes, divided(names, (given.get(_top_folder(name)) for name in names), source)
 
@@ -62,12 +51,11 @@ def list_folder(root: Path, size: int) -> tuple[tuple[str, ...], dict[Split, Sou
 def list_undivided(root: Path, size: int) -> Sources:
     """List the image files below a folder, ordered by path, without classes and splits."""
     names = packed(files(root, EXTENSIONS))
+    return Sources(lambda i: _file(root, text(names[i]), None, size), np.arange(len(names)))
 
-    def source(i: int) -> Source:
-        name = text(names[i])
-        return Source(name, None, partial(open_image, (root / name).read_bytes, size))
 
-    return Sources(source, np.arange(len(names)))
+def _file(root: Path, name: str, label: int | None, size: int) -> Source:
+    return Source(name, label, partial(open_image, (root / name).read_bytes, size))
 
 
 def files(root: Path, extensions: tuple[str, ...]) -> Iterator[str]:
@@ -95,8 +83,7 @@ def text(name: pa.Scalar) -> str:
 
 
 def _top_folder(name: pa.Scalar) -> str:
-    top, slash, _ = text(name).partition("/")
-    return top if slash else "a file"
+    return text(name).rpartition("/")[0].partition("/")[0] or "a file"
 
 
 def given_splits(root: Path, named: dict[str, Split | None]) -> dict[str, Split]:
@@ -108,7 +95,7 @@ def given_splits(root: Path, named: dict[str, Split | None]) -> dict[str, Split]
     others = named.keys() - given.keys()
     if given and others:
         raise ValueError(
-            f"data.root: {root} has {min(others)} beside split folders; it must be all splits or none"
+            f"data.root: {root} has {min(others)} beside split folders; make it all splits or none"
         )
     return given
 
