@@ -1,19 +1,29 @@
 # Every target makes .venv and installs what it needs.
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+# The library takes a range of versions; here it is built and tested with this pair.
+PAIR := torch==2.14.1 torchvision==0.29.1
+INSTALL := $(BIN)/pip install --quiet $(PAIR) --editable
 
-.PHONY: demo test check bench clean
+.PHONY: demo test quick check docs bench clean
 
 demo: .venv/installed
 	$(BIN)/stochcon demo
 
 test: check
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+quick: check
+	$(PYTEST) -m 'not slow'
 
 check: .venv/installed-test
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
+
+docs: .venv/installed-docs
+	$(BIN)/sphinx-build -W --keep-going -b html docs build/docs
 
 bench: .venv/installed-bench
 	$(BIN)/python -m benchmarks.views
@@ -27,15 +37,11 @@ bench: .venv/installed-bench
 	$(PYTHON) -m venv .venv
 
 .venv/installed: .venv/bin/pip pyproject.toml
-	$(BIN)/pip install --quiet --editable .
+	$(INSTALL) .
 	@touch $@
 
-.venv/installed-test: .venv/installed
-	$(BIN)/pip install --quiet --editable '.[test]'
-	@touch $@
-
-.venv/installed-bench: .venv/installed
-	$(BIN)/pip install --quiet --editable '.[bench]'
+.venv/installed-%: .venv/installed
+	$(INSTALL) '.[$*]'
 	@touch $@
 
 clean:

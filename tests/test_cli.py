@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from shared import error
 
 import stochcon
 from stochcon import runs
@@ -21,6 +20,7 @@ from stochcon.cli import main
 from stochcon.config import Config, Frozen
 from stochcon.pretrain_verb import starting_point
 from stochcon.recipebook import RECIPES, changed, recipe
+from tests.shared import error
 
 VERBS = ["pretrain", "evaluate", "classify", "encode", "search", "export", "paper", "demo", "recipes"]
 STOCHCON = [sys.executable, "-m", "stochcon"]
@@ -191,11 +191,11 @@ def test_resume_refuses_what_would_be_another_run(
 ) -> None:
     file = tmp_path / "file.json"
     file.write_text('{"seed": 9}')
-    for options, field, old in [
-        (["--epochs=9"], "epochs = 9", "epochs = 1"),
-        (["--config", file], "seed = 9", "seed = 0"),
+    for option, field, old in [
+        ("--epochs=9", "epochs = 9", "epochs = 1"),
+        (f"--config={file}", "seed = 9", "seed = 0"),
     ]:
-        line = error(capsys, "pretrain", "--resume", run, *options)
+        line = error(capsys, "pretrain", "--resume", run, option)
         assert line == f"cannot resume with {field}: {run} was started with {old}"
     assert "recipe = folder" in error(capsys, "pretrain", "folder", "--resume", run)
     assert "leave --out" in error(capsys, "pretrain", "--resume", run, "--out", tmp_path)

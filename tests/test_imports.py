@@ -1,7 +1,10 @@
-"""The house's rule: a room imports only from rooms before it, and no file of a room imports in a circle."""
+"""A room imports only from rooms before it, in no circle, and from packages that pyproject.toml declares."""
 
 import ast
-from collections.abc import Iterator
+import re
+import sys
+import tomllib
+from collections.abc import Iterable, Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -84,3 +87,43 @@ def test_the_reader_of_imports_sees_every_kind(tmp_path: Path) -> None:
         "import stochcon.cli\nfrom stochcon import data\ndef f():\n    from stochcon.views import x, y\n"
     )
     assert set(imported(file)) == {"cli", "data", "views"}
+
+
+PYPROJECT = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text())["project"]
+EXTRAS = PYPROJECT["optional-dependencies"]
+DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "faiss": "faiss-cpu"}
+"""The distribution that has a package, where its name is another one."""
+NOT_IMPORTED = {
+    "jinja2": "huggingface_hub fills in model cards with it",
+    "scikit-image": "its photographs are a data set",
+    "tabulate": "pandas writes Markdown tables with it",
+}
+
+
+def distributions(requirements: Iterable[str]) -> set[str]:
+    """The names in requirements, spelt as packages are."""
+    return {re.split(r"[\[<>=,;! ]", line)[0].replace("-", "_") for line in requirements}
+
+
+def packages(folder: Path) -> set[str]:
+    """The distributions whose packages the files of a folder import."""
+    names = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module.split(".")[0])
+    ours = {"stochcon", "benchmarks", "tests"}
+    others = names - {*sys.stdlib_module_names} - ours
+    return distributions(DISTRIBUTIONS.get(name, name) for name in others)
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
+    declared = distributions(PYPROJECT["dependencies"])
+    imported = packages(SOURCE)
+    exported = distributions(EXTRAS["export"])
+    assert imported - exported == declared - distributions(NOT_IMPORTED)
+    root = SOURCE.parents[1]
+    tested = distributions([line for extra in ("test", "bench", "export") for line in EXTRAS[extra]])
+    assert packages(root / "tests") | packages(root / "benchmarks") <= declared | tested

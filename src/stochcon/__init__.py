@@ -5,15 +5,15 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stochcon.codes import file
     from stochcon.codes.encode import encode as encode
     from stochcon.codes.encoder import Encoder as Encoder
     from stochcon.codes.encoder import load as load
-    from stochcon.codes.file import read as read_codes  # noqa: F401
     from stochcon.codes.packed import Codes as Codes
     from stochcon.codes.search import search as search
     from stochcon.codes.transformer import StochConTransformer as StochConTransformer
     from stochcon.config import Config as Config
-    from stochcon.data.sets import load as load_data  # noqa: F401
+    from stochcon.data import sets
     from stochcon.evaluation.curve import curve as curve
     from stochcon.evaluation.evaluate import evaluate as evaluate
     from stochcon.evaluation.features import Features as Features
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from stochcon.runs import load_model as load_model
     from stochcon.train.classify import classify as classify
     from stochcon.train.pretrain import pretrain as pretrain
+
+    load_data, read_codes = sets.load, file.read
 
 _HOMES = {
     "Codes": ("codes.packed", "Codes"),

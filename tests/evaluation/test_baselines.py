@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.examples import blobs
 from stochcon.config import Data
 from stochcon.data import sets as data
 from stochcon.evaluation import baselines, probes
 from stochcon.evaluation.evaluate import pixel_floats
+from tests.evaluation.examples import blobs
 
 
 def pca_signs(train: torch.Tensor, test: torch.Tensor, bits: int) -> baselines.Representation:

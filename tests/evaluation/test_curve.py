@@ -8,14 +8,14 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from shared import error, write_run
 
-from evaluation.examples import tiny
 from stochcon.cli import main
 from stochcon.evaluation import curve as curves
 from stochcon.evaluation.curve import by_width, curve, lowest_entropy_bits
 from stochcon.evaluation.evaluate import NAMES, evaluate
 from stochcon.evaluation.features import Features
+from tests.evaluation.examples import tiny
+from tests.shared import error, write_run
 
 
 @pytest.fixture(scope="module")

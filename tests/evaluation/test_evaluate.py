@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from shared import write_run
 
-from evaluation.examples import tiny
 from stochcon.config import Data
 from stochcon.evaluation.evaluate import NAMES, evaluate, labelled_images, show, table
+from tests.evaluation.examples import tiny
+from tests.shared import write_run
 
 MEASURES = ["linear", "knn", *(f"{m}{macro}" for m in ("map", "p10", "p100") for macro in ("", "-macro"))]
 PIXELS = ["pixels", "pixels-pca-sign", "pixels-itq"]

@@ -9,8 +9,8 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 
-from evaluation.examples import blobs
 from stochcon.evaluation import probes
+from tests.evaluation.examples import blobs
 
 
 @settings(max_examples=40)
