@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,25 +26,6 @@ BLUR_REACH = 5
 """Gaussian widths after which a blur is cut off."""
 PART = 2**18
 """Image pixels that a CPU turns into views at a time: what its caches hold."""
-
-
-class Draws(NamedTuple):
-    """All that is random in V views of N images."""
-
-    start: Tensor
-    """Top and left of the crop in pixels, (V, N, 2)."""
-    length: Tensor
-    """Height and width of the crop in pixels, (V, N, 2)."""
-    flip: Tensor
-    """Whether the view is mirrored, (V, N)."""
-    sigma: Tensor
-    """Width of the blur in pixels of the view, 0 for none, (V, N)."""
-    linear: Tensor
-    """Colour x, in an image of mean colour m, becomes linear @ x + level @ m: (V, N, C, C) ..."""
-    level: Tensor
-    """... and (V, N, C)."""
-    solarize: Tensor
-    """Whether the view is solarized, (V, N)."""
 
 
 def make_views(images: Tensor, config: Views) -> tuple[Tensor, Tensor]:
@@ -102,14 +82,12 @@ def eval_view(images: Tensor, config: Views) -> Tensor:
         torch.Size([4, 3, 32, 32])
     """
     _check(images, config)
-    size, channels = config.global_size, images.shape[1]
-    pixels = images.contiguous(memory_format=torch.channels_last)
+    size, x = config.global_size, images.float()
     if images.shape[2:] != (size, size):
-        pixels = F.interpolate(pixels.float(), (size, size), mode="bilinear", antialias=True)
-    rows = pixels.permute(0, 2, 3, 1).reshape(len(images), size, size * channels).float()
-    mean, std = (torch.tensor(x, device=images.device).repeat(size) for x in (config.mean, config.std))
-    made = torch.addcmul(-mean / std, rows, 1 / (255 * std))
-    return made.view(len(images), size, size, channels).permute(0, 3, 1, 2)
+        x = F.interpolate(x, (size, size), mode="bilinear", antialias=True)
+    mean, std = (torch.tensor(x, device=images.device)[:, None, None] for x in (config.mean, config.std))
+    made = torch.addcmul(-mean / std, x, 1 / (255 * std))
+    return made.contiguous(memory_format=torch.channels_last)
 
 
 def _check(images: Tensor, config: Views) -> None:
@@ -129,27 +107,26 @@ def _make(
     solarize: tuple[float, ...],
     config: Views,
 ) -> Tensor:
-    """Draw and render the views of one size, (V, N, C, S, S), with a chance of blur and of solarize for each view."""
+    """Make views of one size, (V, N, C, S, S), with a chance of blur and of solarize for each of the V."""
     device, shape, canvas = images.device, (len(blur), len(images)), images.shape[2:]
     start, length = crop_boxes(shape, canvas, scale, config.ratio, device)
     flip = _uniform(shape, device) < config.flip
     sigma = _uniform(shape, device, *(sigma * size / 224 for sigma in config.blur_sigma))
-    blurred = _uniform(shape, device) < torch.tensor(blur, device=device)[:, None]
+    sigma = torch.where(_uniform(shape, device) < torch.tensor(blur, device=device)[:, None], sigma, 0.0)
     linear, level = colour_maps(shape, images.shape[1], config, device)
     solarized = _uniform(shape, device) < torch.tensor(solarize, device=device)[:, None]
-    draws = Draws(start, length, flip, torch.where(blurred, sigma, 0.0), linear, level, solarized)
 
     radius = min(int(BLUR_REACH * config.blur_sigma[1] * size / 224), size - 1)
     out = torch.empty(*shape, size, size, images.shape[1], device=device)
     part = max(1, PART // canvas.numel()) if device.type == "cpu" else len(images)
     for first in range(0, len(images) if len(blur) else 0, part):
-        here = slice(first, first + part)
-        some = Draws(*(draw[:, here] for draw in draws))
-        matrices = resampling_matrices(some.start, some.length, some.flip, canvas, size)
+        some = slice(first, first + part)
+        matrices = resampling_matrices(start[:, some], length[:, some], flip[:, some], canvas, size)
         if radius:
-            blur_(matrices, some.sigma, radius)
-        recolour(resample(images[here].float(), matrices), some.linear, some.level, config, out[:, here])
-        solarize_(out[:, here], some.solarize, config)
+            blur_(matrices, sigma[:, some], radius)
+        view = resample(images[some].float(), matrices)
+        recolour(view, linear[:, some], level[:, some], config, out[:, some])
+        solarize_(out[:, some], solarized[:, some], config)
     return out.permute(0, 1, 4, 2, 3)
 
 
@@ -183,8 +160,9 @@ def crop_boxes(
 def colour_maps(
     shape: tuple[int, int], channels: int, config: Views, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Draw jitter and grey: `linear` and `level` of `Draws`.
+    """Draw jitter and grey as an affine map of colours.
 
+    Colour x, in an image of mean colour m, becomes linear @ x + level @ m, with linear (V, N, C, C) and level (V, N, C).
     Brightness, contrast, saturation and hue come in a random order, and nothing is clamped between them. So
     brightness commutes with the others and contrast with saturation, and only whether the hue turns before or after
     these two matters. With one channel, saturation, hue and grey do nothing.
