@@ -8,7 +8,7 @@ from stochcon.recipebook import recipe
 
 
 def blobs(n: int, dim: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Make features (n, dim) of three classes that overlap a little; their centres are the same for every seed."""
+    """Make features (n, dim) of three classes that overlap; their centres are the same for every seed."""
     labels = torch.arange(n) % 3
     centres = 2 * torch.randn(3, dim, generator=torch.Generator().manual_seed(0))
     return centres[labels] + torch.randn(n, dim, generator=torch.Generator().manual_seed(seed)), labels

@@ -52,15 +52,6 @@ def test_itq_loses_less_than_pca_signs_and_leaves_the_threads_of_faiss() -> None
     assert faiss.omp_get_max_threads() == threads
 
 
-def test_no_code_of_h_has_more_bits_than_there_are_units() -> None:
-    (a, _), (b, _) = blobs(50, 4, 0), blobs(20, 4, 1)
-    codes = baselines.codes_of_h(a, b, 8, "simclr-")
-    assert {name: (x.shape[1], y.shape[1]) for name, (x, y) in codes.items()} == {
-        "simclr-h-itq": (4, 4),
-        "simclr-h-median": (4, 4),
-    }
-
-
 def test_pixels_projected_once_and_cut_are_as_if_projected_for_each_width() -> None:
     digits = Data(name="digits", size=8, channels=1)
     train, test = (pixel_floats(data.load(digits, split)) for split in ("train", "validation"))

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from stochcon.config import Backbone, Config, Latent
-from stochcon.evaluation.features import Features, extract
-from stochcon.evaluation.statistics import aggregate_variance, count_bits
+from stochcon.evaluation.features import Features, aggregate_variance, count_bits, extract
 from stochcon.method.model import StochCon
 
 IMAGES = torch.randint(256, (5, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -35,7 +34,7 @@ def test_a_code_is_where_a_sample_is_more_likely_a_one(kind: str) -> None:
     found = features(kind)
     assert found.z is not None and found.probabilities is not None and found.flips is not None
     assert found.z.shape == found.uncertainty.shape == (5, 8)
-    assert torch.equal(found.code, found.probabilities > 0.5)
+    assert found.code is not None and torch.equal(found.code, found.probabilities > 0.5)
     assert found.bits is (found.code if kind == "bernoulli" else None)
     torch.testing.assert_close(found.flips, 0.5 - (found.probabilities - 0.5).abs())
     if kind == "bernoulli":

@@ -54,7 +54,7 @@ def test_linear_probe_ignores_scale_and_dead_units() -> None:
 
 
 def slow_forest_f1(x: np.ndarray, y: np.ndarray, count: int, seed: int, rank_on_all: bool = False) -> float:
-    """Section 4.1 as it reads, with F1 from its definition. rank_on_all makes the mistake of using the test fold."""
+    """Section 4.1 as it reads, F1 from its definition; rank_on_all is the mistake of using the test fold."""
     over_folds = []
     for train, test in StratifiedKFold(5, shuffle=True, random_state=seed).split(x, y):
         seen = np.concatenate([train, test]) if rank_on_all else train
@@ -80,7 +80,7 @@ def test_forest_f1_equals_a_slow_transcription() -> None:
 
 
 def test_forest_ranks_units_without_the_held_out_fold() -> None:
-    """Among many units of noise some fit any labels: chosen with the held-out images, they would seem to tell."""
+    """Among many units of noise some fit any labels, also those of held-out images that one looked at."""
     noise = torch.rand(40, 800, generator=torch.Generator().manual_seed(0)) < 0.5
     labels = torch.arange(40) % 2
     assert probes.forest_f1(noise, labels, [10])[10] < 0.6

@@ -70,7 +70,7 @@ def test_without_ties_it_is_scikit_learns(n: int, seed: int) -> None:
 @settings(max_examples=30)
 @given(st.integers(1, 70), st.integers(0, 1000))
 def test_bits_are_ranked_by_hamming_distance(bits: int, seed: int) -> None:
-    """The whole way: an image at a time, then over the queries that have an answer, and over their classes."""
+    """A loop over images, then means over the queries that have an answer, and over their classes."""
     rng = np.random.default_rng(seed)
     database, queries = rng.random((40, bits)) < 0.5, rng.random((9, bits)) < 0.5
     labels, truth = rng.integers(0, 3, 40), rng.integers(0, 4, 9)  # nothing answers the queries of class 3

@@ -1,10 +1,8 @@
-"""Codes that one would have without this method: signs of principal components, ITQ, random projections, medians.
+"""Codes that one would have without this method: signs of principal components, ITQ, projections, medians.
 
-They are learned without labels from floats (N, D) of the training images and also applied to (M, D) of the images
-to classify; each is two tensors of booleans, (N, bits) and (M, bits).
+They are learned without labels from floats (N, D) of the training images and also applied to (M, D) of the
+images to classify; each is two tensors of booleans, (N, bits) and (M, bits).
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 
@@ -17,28 +15,26 @@ from torch import Tensor
 
 Representation = tuple[Tensor, Tensor]
 """The same features of the training images, (N, D), and of the images to classify, (M, D)."""
-Projection = tuple[NDArray[np.float32], NDArray[np.float32]]
-"""Real numbers of both, whose signs become bits."""
+Floats = NDArray[np.float32]
 
 
-def principal(train: Tensor, test: Tensor, dims: int) -> Projection:
+def principal(train: Tensor, test: Tensor, dims: int) -> tuple[Floats, Floats]:
     """Project on the first principal components, as many as asked for or as there are."""
     pca = PCA(min(dims, *train.shape), random_state=0).fit(train.numpy())
     return pca.transform(train.numpy()), pca.transform(test.numpy())
 
 
-def rotate(train: NDArray[np.float32], test: NDArray[np.float32]) -> Projection:
-    """Rotate principal components so that their signs lose least: iterative quantisation (Gong et al., 2013).
-
-    FAISS has an `ITQTransform` too, but it normalises every vector, which the paper does not.
-    """
+def rotate(train: Floats, test: Floats) -> tuple[Floats, Floats]:
+    """Rotate so that the signs lose least (iterative quantisation, Gong et al., 2013)."""
     a, b = (np.ascontiguousarray(x, dtype=np.float32) for x in (train, test))
-    rotation = faiss.ITQMatrix(a.shape[1])
+    rotation = faiss.ITQMatrix(
+        a.shape[1]
+    )  # ITQTransform would normalise every vector, which the paper does not
     rotation.train(a)
     return rotation.apply(a), rotation.apply(b)
 
 
-def signs(train: NDArray[np.float32], test: NDArray[np.float32]) -> Representation:
+def signs(train: Floats, test: Floats) -> Representation:
     """Turn each real number into a bit that says whether it is positive."""
     return torch.from_numpy(train > 0), torch.from_numpy(test > 0)
 
@@ -49,7 +45,7 @@ def itq(train: Tensor, test: Tensor, bits: int) -> Representation:
 
 
 def random_projections(train: Tensor, test: Tensor, bits: int) -> Representation:
-    """Take the signs of Gaussian projections of the centred data: locality-sensitive hashing."""
+    """Take the signs of Gaussian projections of the centred data (locality-sensitive hashing)."""
     mean = train.mean(0)
     directions = torch.randn(train.shape[1], bits, generator=torch.Generator().manual_seed(0))
     return (train - mean) @ directions > 0, (test - mean) @ directions > 0
@@ -60,11 +56,6 @@ def above_median(train: Tensor, test: Tensor, bits: int) -> Representation:
     units = torch.randperm(train.shape[1], generator=torch.Generator().manual_seed(0))[:bits]
     median = train[:, units].median(0).values
     return train[:, units] > median, test[:, units] > median
-
-
-def codes_of_h(train: Tensor, test: Tensor, bits: int, prefix: str = "") -> dict[str, Representation]:
-    """Make all codes of the backbone's output h, (N, H) and (M, H), that need no training for bits."""
-    return {f"{prefix}h-itq": itq(train, test, bits), f"{prefix}h-median": above_median(train, test, bits)}
 
 
 def codes_of_pixels(

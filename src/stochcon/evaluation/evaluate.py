@@ -1,7 +1,5 @@
 """A finished run is scored beside the codes that one would have without it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,12 +13,10 @@ from stochcon.data import sets as data
 from stochcon.data.images import Images, Split, raw_bits
 from stochcon.evaluation import probes
 from stochcon.evaluation.baselines import Representation, codes_of_pixels, itq
-from stochcon.evaluation.features import Features, extract
+from stochcon.evaluation.features import Features, count_bits, extract
 from stochcon.evaluation.retrieval import MOST_QUERIES, retrieval
-from stochcon.evaluation.statistics import count_bits
 
-BITS_WITHOUT_LATENT = 64
-"""How many bits the baselines have beside a run whose configuration names no number."""
+BITS_WITHOUT_LATENT = 64  # of the baselines beside a run whose configuration names no number
 NAMES = {
     "pixels": "raw pixels",
     "pixels-pca-sign": "pixels, PCA signs",
@@ -40,15 +36,15 @@ MEASURES = {"linear": "linear", "knn": "kNN", "map": "mAP", "p10": "P@10", "p100
 
 
 def evaluate(run: Path | str, split: Split = "test", progress: bool = True) -> dict[str, float]:
-    """Score the features of a run and the baselines at classifying and retrieving images (sections 4.1 and 4.3).
+    """Score the features of a run and the baselines at classifying and retrieving images (sections 4.1, 4.3).
 
     Args:
-        run: The directory of a finished run. metrics.json is written there, or metrics-validation.json.
+        run: The directory of a finished run, into which metrics.json or metrics-validation.json is written.
         split: The images to classify. Make choices on validation, and read test once, at the end.
         progress: Whether to say in the terminal what is being done.
 
     Returns:
-        The result of `score` in per cent, `bits`, `active`, `dead`, `compression` of a latent with bits, and `seed`.
+        What `score` returns; for a latent with bits `bits`, `active`, `dead`, `compression`; and `seed`.
 
     Raises:
         ValueError: If the run is not finished, or if the images have no labels.
@@ -108,16 +104,16 @@ def pixel_representations(train: Images, test: Images, bits: int) -> dict[str, R
 def feature_representations(train: Features, test: Features, bits: int) -> dict[str, Representation]:
     """Represent images by h, a code that ITQ makes of h, and the latent's z and bits where it has them."""
     found = {"h": (train.h, test.h), "h-itq": itq(train.h, test.h, bits)}
-    found |= {"z": (train.z, test.z), "bits": (train.bits, test.bits)}
-    return {name: pair for name, pair in found.items() if pair[0] is not None}
+    optional = {"z": (train.z, test.z), "bits": (train.bits, test.bits)}
+    return found | {name: (x, y) for name, (x, y) in optional.items() if x is not None and y is not None}
 
 
 def score(
     found: dict[str, Representation], labels: Tensor, truth: Tensor, say: Callable[[str], object]
 ) -> dict[str, float]:
-    """Compute `linear.NAME`, `knn.NAME`, `map.NAME` and the rest of `retrieval`, in per cent, for each representation.
+    """Compute `linear.NAME`, `knn.NAME`, `map.NAME` and the rest of `retrieval`, in per cent, for each name.
 
-    labels (N,) are those of the training images, truth (M,) of the others. `say` is told what is being scored.
+    The labels (N,) are those of the training images; `say` is told what is being scored.
     """
     metrics: dict[str, float] = {}
     for name, (x, y) in found.items():
@@ -142,13 +138,13 @@ def show(metrics: dict[str, float], title: str) -> None:
     """Print metrics in the terminal, with a word on what they mean."""
     title = f"\nClassification and retrieval in per cent: {title}"
     report.show(table(metrics), title, bold=lambda name: name == NAMES["bits"])
-    notes = [
-        "kNN: majority of 10 neighbours by cosine, for codes by Hamming distance. mAP, P@k: images of the same "
-        f"class found in the training images by at most {MOST_QUERIES:,} queries, expected over orders of ties."
-    ]
+    notes = (
+        "kNN: the majority of 10 neighbours, by cosine or Hamming distance. mAP, P@k: images of the "
+        f"same class among training images, for at most {MOST_QUERIES:,} queries; expected over ties.\n"
+    )
     if "bits" in metrics:
-        notes.append(
-            f"{metrics['bits']} bits an image, {metrics['compression']:.0f} times smaller than the raw image; "
-            f"{metrics['active']:.0f} % of them are ones, {metrics['dead']} never change."
+        counts = (
+            "{bits} bits an image, {compression:.0f} times smaller than the raw image; {active:.0f} % of "
         )
-    Console().print(*notes, sep="\n", highlight=False)
+        notes += (counts + "them are ones, {dead} never change.\n").format(**metrics)
+    Console().print(notes, highlight=False, end="")

@@ -1,6 +1,4 @@
-"""A frozen model turns images into features: h, z, bits, and how uncertain each dimension is."""
-
-from __future__ import annotations
+"""A frozen model turns images into features, of which bits and variance can be counted without labels."""
 
 from dataclasses import dataclass
 
@@ -14,20 +12,24 @@ from stochcon.views import eval_view
 
 @dataclass(frozen=True)
 class Features:
-    """The features of N images in their order, on the CPU. What SimCLR does not have, since its z is h, is None."""
+    """The features of N images in their order, on the CPU.
+
+    Attributes:
+        h: The output of the backbone, (N, H).
+        uncertainty: The standard deviation of each dimension of z, (N, D).
+        z: The deterministic z, (N, D): probabilities of a Bernoulli latent, means of a Gaussian. This and all
+            that follows is None for SimCLR, whose z is h.
+        code: The booleans to store, (N, D).
+        bits: The code of a latent whose samples are bits; None for every other latent.
+        probabilities: How likely each bit of a sample from q(z|x) is a one, (N, D).
+    """
 
     h: Tensor
-    """The output of the backbone, (N, H)."""
     uncertainty: Tensor
-    """The standard deviation of each dimension of z, (N, D)."""
     z: Tensor | None = None
-    """The deterministic z, (N, D): probabilities of a Bernoulli latent, means of a Gaussian."""
     code: Tensor | None = None
-    """The booleans to store, (N, D)."""
     bits: Tensor | None = None
-    """The code of a latent whose samples are bits, (N, D); None for every other latent."""
     probabilities: Tensor | None = None
-    """How likely each bit of a sample from q(z|x) is a one, (N, D)."""
 
     @property
     def flips(self) -> Tensor | None:
@@ -69,3 +71,15 @@ def extract(model: StochCon, pixels: Tensor, views: Views, batch_size: int = 256
     code = latent.logits(phi) > 0
     bits = code if latent.binary else None
     return Features(h, latent.uncertainty(phi), latent.mean(phi), code, bits, latent.probabilities(phi))
+
+
+def count_bits(bits: Tensor) -> dict[str, float]:
+    """Count (N, D) booleans: D, how many are ones in per cent (section 4.3), and how many never change."""
+    ones = bits.sum(0)
+    active, dead = 100 * bits.float().mean().item(), int(((ones == 0) | (ones == len(bits))).sum())
+    return {"bits": bits.shape[1], "active": active, "dead": dead}
+
+
+def aggregate_variance(uncertainty: Tensor) -> float:
+    """Average the variance of q(z|x) (figure 3 right) over images and dimensions, given (N, D) deviations."""
+    return uncertainty.double().square().mean().item()

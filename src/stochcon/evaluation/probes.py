@@ -1,10 +1,8 @@
 """Probes say how well frozen features tell classes apart: nearest neighbours, a linear map, a random forest.
 
-Features are (N, D) for training and (M, D) for testing, booleans or real numbers; labels are int64 (N,) and (M,).
-Top-1 accuracies are in per cent.
+Features are (N, D) for training and (M, D) for testing, booleans or real numbers; labels are int64 (N,) and
+(M,). Top-1 accuracies are in per cent.
 """
-
-from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -28,10 +26,6 @@ def similarities(database: Tensor, queries: Tensor) -> Iterator[Tensor]:
     """Compare features (M, D) with a database (N, D), and yield (at most CHUNK, N) similarities at a time.
 
     Booleans are compared by D - 2 * Hamming distance, real numbers by cosine about the mean of the database.
-
-    Example:
-        >>> next(similarities(torch.tensor([[True, True], [False, True]]), torch.tensor([[True, True]])))
-        tensor([[2., 0.]])
     """
     if database.dtype == torch.bool:
         database, queries = 2.0 * database - 1, 2.0 * queries - 1
@@ -43,14 +37,8 @@ def similarities(database: Tensor, queries: Tensor) -> Iterator[Tensor]:
 
 
 def knn_top1(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, k: int = 10) -> float:
-    """Classify by the majority of the k most similar training images; see `similarities`.
-
-    Example:
-        >>> x, y = torch.tensor([[True, True], [False, False]]), torch.tensor([0, 1])
-        >>> knn_top1(x, y, x, y, k=1)
-        100.0
-    """
-    # Short codes are equally far from many images, of which the first class in the order of a folder would win.
+    """Classify by the majority of the k most similar training images; see `similarities`."""
+    # Short codes are equally far from many images: in the order of a folder the first class would win.
     shuffled = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
     train, train_labels = train[shuffled], train_labels[shuffled]
     right = 0
@@ -89,20 +77,12 @@ def forest_f1(
 ) -> dict[int, float]:
     """Score random forests on the best units, for each number of units (section 4.1, figure 2 right).
 
-    In every stratified fold a forest on the training part ranks the units by importance, and another one learns
-    from the best. The held-out images only score it. `joblib.parallel_config(n_jobs=...)` around the call uses
-    more processors and changes nothing else.
-
-    Returns:
-        For each number of units the macro F1, 0 to 1, averaged over the folds.
+    In every stratified fold a forest on the training part ranks the units by importance, and another one
+    learns from the best. The held-out images only score it: macro F1, 0 to 1, averaged over the folds.
+    `joblib.parallel_config(n_jobs=...)` around the call uses more processors and changes nothing else.
 
     Raises:
         ValueError: If there are not so many units, or if a class has fewer images than there are folds.
-
-    Example:
-        >>> labels = torch.arange(40) % 2
-        >>> forest_f1(torch.stack([labels == 0, torch.arange(40) < 20], 1), labels, units=[1])
-        {1: 1.0}
     """
     if wrong := [count for count in units if not 1 <= count <= features.shape[1]]:
         raise ValueError(f"units is {wrong[0]}; it must be from 1 to the {features.shape[1]} that there are")

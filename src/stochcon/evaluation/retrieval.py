@@ -1,11 +1,9 @@
-"""Retrieval scores say how well near codes find images of the same class: mean average precision, precision at k.
+"""Retrieval scores say how well near codes find images of the same class: average precision, precision at k.
 
 Short codes are equally far from many images, which a search may return in any order. Every score here is the
-expectation over all orders of tied images (McSherry and Najork, 2008), in closed form, so that none depends on luck
-or on the order of the database.
+expectation over all orders of tied images (McSherry and Najork, 2008), in closed form, so that none depends
+on luck or on the order of the database.
 """
-
-from __future__ import annotations
 
 import torch
 from torch import Tensor
@@ -21,8 +19,8 @@ def retrieval(
 ) -> dict[str, float]:
     """Score the ranking of a database (N, D) by its similarity to queries (M, D); see `probes.similarities`.
 
-    Of more than MOST_QUERIES queries only so many are asked, every class by its share. Queries whose class the
-    database does not have do not count.
+    Of more than MOST_QUERIES queries only so many are asked, every class by its share. Queries whose class is
+    not in the database do not count.
 
     Returns:
         `map`, `p10` and `p100`, in per cent: means over the queries; with `-macro`, means over the classes.
@@ -41,38 +39,30 @@ def retrieval(
     if not len(asked):
         raise ValueError("no query is of a class that the database has")
     queries, truth = queries[asked], query_labels[asked]
-    columns: dict[str, list[Tensor]] = {}
+    parts = []
     for some, labels in zip(probes.similarities(database, queries), truth.split(probes.CHUNK), strict=True):
-        if database.dtype == torch.bool:
-            some = some.long()
-        tied, relevant = histograms(some, labels[:, None] == database_labels)
-        columns.setdefault("map", []).append(average_precision(tied, relevant))
-        for k in CUTS:
-            columns.setdefault(f"p{k}", []).append(precision_at(k, tied, relevant))
-    scores = {}
-    for name, parts in columns.items():
-        values = 100 * torch.cat(parts)
-        scores[name] = values.mean().item()
-        by_class = [values[truth == label].mean() for label in truth.unique()]
-        scores[f"{name}-macro"] = torch.stack(by_class).mean().item()
+        similarity = some.long() if database.dtype == torch.bool else some
+        counts = histograms(similarity, labels[:, None] == database_labels)
+        parts.append(torch.stack([average_precision(*counts), *(precision_at(k, *counts) for k in CUTS)], 1))
+    values = 100 * torch.cat(parts)
+    macro = torch.stack([values[truth == label].mean(0) for label in truth.unique()]).mean(0)
+    scores: dict[str, float] = {}
+    for i, name in enumerate(["map", *(f"p{k}" for k in CUTS)]):
+        scores |= {name: values[:, i].mean().item(), f"{name}-macro": macro[i].item()}
     return scores
 
 
 def sample(labels: Tensor, most: int) -> Tensor:
-    """Choose the indices of at most so many images, every class by its share, spread over the order of each."""
+    """Choose the indices of at most so many images, every class by its share, spread over its order."""
     order = labels.argsort(stable=True)
     count = min(most, len(order))
     return order[torch.arange(count) * len(order) // count] if count else order
 
 
 def histograms(similarity: Tensor, relevant: Tensor) -> tuple[Tensor, Tensor]:
-    """Count the images at each rank of (M, N) similarities, the most similar first, and the relevant ones of them.
+    """Count the images, and the relevant ones, at each rank of (M, N) similarities, the most similar first.
 
-    Images that are equally similar share a rank. Both counts are float64 (M, at most N), 0 behind the last rank.
-
-    Example:
-        >>> histograms(torch.tensor([[1.0, 3.0, 1.0]]), torch.tensor([[True, True, False]]))
-        (tensor([[1., 2.]], dtype=torch.float64), tensor([[1., 1.]], dtype=torch.float64))
+    Images that are equally similar share a rank. Both counts are float64 (M, at most N), 0 past the last.
     """
     if not similarity.is_floating_point():  # few values: counting them is faster than sorting the images
         rank = similarity.max() - similarity
@@ -90,9 +80,9 @@ def histograms(similarity: Tensor, relevant: Tensor) -> tuple[Tensor, Tensor]:
 def average_precision(tied: Tensor, relevant: Tensor) -> Tensor:
     """Compute the expected average precision (M,), 0 to 1, of `histograms`.
 
-    Take a rank of n images, r of them relevant, behind N images of which R are relevant. The image at place i of
-    the rank is relevant with probability r / n. If it is, R + 1 + (i - 1)(r - 1)/(n - 1) of the N + i images so far
-    are relevant, in expectation. The sum over i needs nothing but harmonic numbers.
+    Take a rank of n images, r of them relevant, behind N images of which R are relevant. The image at place i
+    of the rank is relevant with probability r / n. If it is, R + 1 + (i - 1)(r - 1)/(n - 1) of the N + i
+    images so far are relevant, in expectation. The sum over i needs nothing but harmonic numbers.
 
     Example:
         >>> average_precision(torch.tensor([[2.0]]), torch.tensor([[1.0]]))  # first or second: (1 + 1/2) / 2
@@ -110,7 +100,7 @@ def average_precision(tied: Tensor, relevant: Tensor) -> Tensor:
 
 
 def precision_at(k: int, tied: Tensor, relevant: Tensor) -> Tensor:
-    """Compute the expected share (M,) of relevant images among the first k, or among all if there are fewer."""
+    """Compute the expected share (M,) of relevant images among the first k, or all if there are fewer."""
     tied, relevant = tied.double(), relevant.double()
     before = tied.cumsum(1) - tied
     taken = (k - before).clamp_min(0).minimum(tied)

@@ -16,8 +16,8 @@ from stochcon.config import Config
 from stochcon.data import sets as data
 from stochcon.data.images import Images, raw_bits
 from stochcon.evaluation import probes
-from stochcon.evaluation.baselines import codes_of_h, codes_of_pixels
-from stochcon.evaluation.curve import lowest_entropy_bits, panel, widths_up_to
+from stochcon.evaluation.baselines import codes_of_pixels
+from stochcon.evaluation.curve import codes_of_h, lowest_entropy_bits, panel, widths_up_to
 from stochcon.evaluation.evaluate import (
     BITS_WITHOUT_LATENT,
     feature_representations,
@@ -26,8 +26,7 @@ from stochcon.evaluation.evaluate import (
     score,
     show,
 )
-from stochcon.evaluation.features import Features, extract
-from stochcon.evaluation.statistics import count_bits
+from stochcon.evaluation.features import Features, count_bits, extract
 from stochcon.recipebook import recipe
 from stochcon.report import save, styled
 from stochcon.runs import load_model
@@ -156,7 +155,7 @@ def _draw_curve(figure: SubFigure, train: Images, test: Images, ours: Pair, simc
     values: dict[str, list[float]] = {}
     for width in widths:
         codes = {"bits": lowest_entropy_bits(*ours, width)}
-        codes |= codes_of_h(simclr[0].h, simclr[1].h, width, "simclr-") | pixels[width]
+        codes |= codes_of_h(*simclr, width, "simclr-") | pixels[width]
         for name, (x, y) in codes.items():
             values.setdefault(name, []).append(probes.knn_top1(x, train.labels, y, test.labels))
     axis = figure.subplots()
