@@ -26,7 +26,7 @@ class StochConTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     """Turn images into the bits of a network that `fit` pretrains on them, without labels.
 
     Images are arrays (N, H, W), (N, H, W, C) or flat (N, P). uint8 pixels are taken as they are. Of
-    others the smallest and the largest value that `fit` sees become black and white, and values beyond are clipped.
+    others, the smallest and the largest value that `fit` sees become black and white; values beyond are cut.
     After `fit`, `encoder_` is the `stochcon.Encoder`.
 
     Args:

@@ -5,19 +5,17 @@ from __future__ import annotations
 from importlib.metadata import version
 from importlib.resources import files
 
-import pandas as pd
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from stochcon.config import Config
 from stochcon.data import sets
-from stochcon.evaluation.evaluate import NAMES
+from stochcon.evaluation.evaluate import table
 from stochcon.method import backbones
 from stochcon.method.model import StochCon
 from stochcon.report import markdown
 
 ON_HUB = {"fashion-mnist": "zalando-datasets/fashion_mnist", "cifar10": "uoft-cs/cifar10"}
 """The names that data sets have on the Hub."""
-MEASURES = {"linear": "linear probe", "knn": "10 nearest neighbours", "map": "mAP"}
 TAGS = ["stochcon", "self-supervised-learning", "contrastive-learning", "binary-codes", "uncertainty"]
 
 
@@ -43,10 +41,10 @@ def model_card(name: str, model: StochCon, config: Config, metrics: dict[str, fl
             dataset_name=config.data.name,
             dataset_split="test",
             metric_type="accuracy",
-            metric_name=f"{MEASURES[measure]}, top-1 on {best}, per cent",
+            metric_name=f"{probe} top-1 on {best}, per cent",
             metric_value=metrics[f"{measure}.{best}"],
         )
-        for measure in ("linear", "knn")
+        for measure, probe in (("linear", "linear probe"), ("knn", "kNN"))
         if metrics
     ]
     header = ModelCardData(
@@ -67,7 +65,7 @@ def model_card(name: str, model: StochCon, config: Config, metrics: dict[str, fl
         width=backbones.width(model.backbone),
         parameters=sum(p.numel() for part in (model.backbone, model.pi) for p in part.parameters()),
         description=_described(config.data.name),
-        scores=_scores(metrics),
+        scores=markdown(table(metrics)) if metrics else "",
     )
     return f"{card}\n"
 
@@ -75,11 +73,3 @@ def model_card(name: str, model: StochCon, config: Config, metrics: dict[str, fl
 def _described(name: str) -> str:
     """Say what a data set is, from the docstring of its list; nothing is known of a folder."""
     return "" if name == "folder" else " ".join((sets.LISTS[name].__doc__ or "").split())
-
-
-def _scores(metrics: dict[str, float]) -> str | None:
-    """Write the scores of every representation as a table."""
-    names = {key: name for key, name in NAMES.items() if f"knn.{key}" in metrics}
-    columns = {title: [metrics.get(f"{m}.{key}") for key in names] for m, title in MEASURES.items()}
-    frame = pd.DataFrame({"representation": names.values()} | columns)
-    return markdown(frame.dropna(axis="columns", how="all")) if names else None

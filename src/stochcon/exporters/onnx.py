@@ -33,9 +33,7 @@ from stochcon.runs import load_model
 
 TOLERANCE = 1e-4
 """Rounding may turn a bit whose logit is this near to 0, in standard deviations of the logits."""
-CHECK = 1000
-"""Images that bits are compared on."""
-BATCH = 512
+CHECK, BATCH = 1000, 512
 
 
 class Agreement(NamedTuple):
@@ -43,13 +41,12 @@ class Agreement(NamedTuple):
 
     images: int
     bits: int
-    """The bits of one image, D."""
+    """The bits of one image."""
     differing: int
-    """How many of the images * D bits differ. The logit of each is nearer to 0 than the tolerance."""
+    """How many of all bits differ. The logit of each is nearer to 0 than the tolerance."""
     margin: float
-    """The smallest |logit| that PyTorch has on these images."""
+    """The smallest |logit| of PyTorch."""
     tolerance: float
-    """The |logit| below which rounding may turn a bit."""
 
     def __str__(self) -> str:
         total = self.images * self.bits
