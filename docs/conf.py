@@ -10,7 +10,7 @@ project = "stochcon"
 author = "the stochcon developers"
 release = importlib.metadata.version("stochcon")
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 exclude_patterns = ["figures"]
 suppress_warnings = ["ref.python"]  # two classes of different modules may share a name
 default_role = "code"  # a word in `single backticks` of a docstring is code
@@ -22,9 +22,11 @@ nb_execution_raise_on_error = True
 nb_execution_in_temp = True  # the tutorials write their files where nobody keeps them
 nb_execution_timeout = 300
 nb_merge_streams = True
+nb_output_stderr = "remove"  # hints of other libraries; an error still stops the build
 
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
+autodoc_default_options = {"no-value": True}
 python_maximum_signature_line_length = 88
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
@@ -32,9 +34,11 @@ napoleon_use_rtype = False
 
 html_theme = "furo"
 html_title = "stochcon"
+html_show_copyright = False
 html_show_sourcelink = False
 html_copy_source = False
 
+COMMAND_LINE = {"cli", "pretrain_verb"}  # its functions are those of reference/api
 ROOMS = Path(__file__).parents[1] / "src" / "stochcon"
 MODULE = """
 ## {name}
@@ -52,18 +56,19 @@ def add_modules(app: Sphinx, page: str, source: list[str]) -> None:
     if folder != "reference" or room == "api":
         return
     for path in sorted((ROOMS / room if room != "foundations" else ROOMS).glob("[!_]*.py")):
-        parts = path.relative_to(ROOMS.parent).with_suffix("").parts
-        source[0] += MODULE.format(name=path.stem, module=".".join(parts))
+        if path.stem not in COMMAND_LINE:
+            parts = path.relative_to(ROOMS.parent).with_suffix("").parts
+            source[0] += MODULE.format(name=path.stem, module=".".join(parts))
 
 
-def keep_bars(app: Sphinx, what: str, name: str, value: object, options: object, lines: list[str]) -> None:
-    """Keep the bars of q(z|x) and |logit| in docstrings, which are markup otherwise."""
+def escape(app: Sphinx, what: str, name: str, value: object, options: object, lines: list[str]) -> None:
+    """Keep the bars of q(z|x) and the last letter of `object_` in docstrings, which are markup otherwise."""
     for i, line in enumerate(lines):
         if ">>>" not in line:
-            lines[i] = re.sub(r"(`[^`]*`)|\|", lambda found: found[1] or r"\|", line)
+            lines[i] = re.sub(r"(`[^`]*`)|(\||(?<=\w)_(?!\w))", lambda m: m[1] or f"\\{m[2]}", line)
 
 
 def setup(app: Sphinx) -> None:
     """Connect both; Sphinx calls this when it reads the settings."""
     app.connect("source-read", add_modules)
-    app.connect("autodoc-process-docstring", keep_bars)
+    app.connect("autodoc-process-docstring", escape)

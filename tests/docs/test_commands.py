@@ -32,7 +32,9 @@ STAND_FOR = {"DIR": "my-pictures", "RUN": "runs/another"}
 
 def lines() -> list[str]:
     """The lines of all ```sh blocks, each once, without comments and with continued lines joined."""
-    blocks = [block for page in PAGES for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)]
+    blocks = [
+        block for page in PAGES for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
+    ]
     joined = "".join(blocks).replace("\\\n", " ")
     return list(dict.fromkeys(" ".join(shlex.split(line, comments=True)) for line in joined.splitlines()))
 
