@@ -26,7 +26,7 @@ nb_output_stderr = "remove"  # hints of other libraries; an error still stops th
 
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
-autodoc_default_options = {"no-value": True}
+autodoc_default_options = {"exclude-members": "model_config"}
 python_maximum_signature_line_length = 88
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
@@ -34,6 +34,8 @@ napoleon_use_rtype = False
 
 html_theme = "furo"
 html_title = "stochcon"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_show_copyright = False
 html_show_sourcelink = False
 html_copy_source = False
@@ -63,6 +65,8 @@ def add_modules(app: Sphinx, page: str, source: list[str]) -> None:
 
 def escape(app: Sphinx, what: str, name: str, value: object, options: object, lines: list[str]) -> None:
     """Keep the bars of q(z|x) and the last letter of `object_` in docstrings, which are markup otherwise."""
+    if lines and lines[0].startswith("Alias for field number"):  # Python's own docstring of a named tuple's field
+        lines.clear()
     for i, line in enumerate(lines):
         if ">>>" not in line:
             lines[i] = re.sub(r"(`[^`]*`)|(\||(?<=\w)_(?!\w))", lambda m: m[1] or f"\\{m[2]}", line)
