@@ -18,11 +18,11 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NOT_RUN_HERE = {
     "make ": "builds an environment and runs everything",
-    "torchrun ": "needs several GPUs or nodes; tests/test_distributed.py runs two processes",
+    "torchrun ": "needs several GPUs or nodes; tests/train/test_steps.py runs two processes",
     "stochcon demo": "takes minutes; tests/experiments/test_demo.py runs it small",
     "stochcon paper all --jobs": "takes hours; tests/experiments/test_paper.py runs it small",
     "stochcon paper all --redraw": "writes over the committed pictures; tests/experiments/test_paper.py redraws",
-    "stochcon pretrain --resume": "there is nothing left to train; tests/test_interruption.py interrupts runs",
+    "stochcon pretrain --resume": "there is nothing left to train; tests/train/test_interruption.py interrupts runs",
 }
 """How a line begins that is not run, and why."""
 SMALLER = {"--epochs": "1", "--batch-size": "32", "--data.limit": "64", "--backbone.width": "4"}
