@@ -65,7 +65,7 @@ def add_modules(app: Sphinx, page: str, source: list[str]) -> None:
 
 def escape(app: Sphinx, what: str, name: str, value: object, options: object, lines: list[str]) -> None:
     """Keep the bars of q(z|x) and the last letter of `object_` in docstrings, which are markup otherwise."""
-    if lines and lines[0].startswith("Alias for field number"):  # Python's own docstring of a named tuple's field
+    if lines and lines[0].startswith("Alias for field number"):  # of a named tuple, by Python
         lines.clear()
     for i, line in enumerate(lines):
         if ">>>" not in line:
