@@ -220,6 +220,7 @@ def stochcon(*arguments: object, **environment: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.DEVNULL)
 
 
+@pytest.mark.slow
 def test_what_was_killed_goes_on_and_ends_with_the_same_file(
     run: Path, pictures: Path, tmp_path: Path
 ) -> None:
