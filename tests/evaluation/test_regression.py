@@ -16,11 +16,8 @@ def test_ridge_reads_what_is_there_and_nothing_else() -> None:
     x[:, 7] = 0  # a unit that never changes
     noise = torch.randn(600, generator=generator)
     signal = x @ torch.arange(8.0)
-    y = {
-        "exact": signal + 100,
-        "half": signal / signal.std() + noise,
-        "nothing": torch.randn(600, generator=generator),
-    }
+    nothing = torch.randn(600, generator=generator)
+    y = {"exact": signal + 100, "half": signal / signal.std() + noise, "nothing": nothing}
     first, last = ({name: t[part] for name, t in y.items()} for part in (slice(400), slice(400, None)))
     scale = torch.tensor([1e-3, 1e3, 1, 1, 1, 1, 1, 1])
     r2 = ridge_r2(x[:400], first, x[400:], last)

@@ -83,10 +83,6 @@ def average_precision(tied: Tensor, relevant: Tensor) -> Tensor:
     Take a rank of n images, r of them relevant, behind N images of which R are relevant. The image at place i
     of the rank is relevant with probability r / n. If it is, R + 1 + (i - 1)(r - 1)/(n - 1) of the N + i
     images so far are relevant, in expectation. The sum over i needs nothing but harmonic numbers.
-
-    Example:
-        >>> average_precision(torch.tensor([[2.0]]), torch.tensor([[1.0]]))  # first or second: (1 + 1/2) / 2
-        tensor([0.7500], dtype=torch.float64)
     """
     tied, relevant = tied.double(), relevant.double()
     behind = tied.cumsum(1)
