@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.progress import TimeRemainingColumn as TimeLeft
 from rich.text import Text
 
 from stochcon.atomic import replacing
@@ -31,60 +22,39 @@ MISSING = "–"
 """A cell of a table without a value."""
 
 
-def texts(frame: pd.DataFrame, digits: int = 1) -> pd.DataFrame:
-    """Every cell of a frame as text: floats with so many digits, and a dash where there is no value.
+def markdown(frame: pd.DataFrame, digits: int = 1, style: str = "pipe") -> str:
+    """Write a frame as a table, whose first column is text and whose others are numbers.
+
+    Args:
+        frame: The table.
+        digits: Digits of floats after the point.
+        style: A format that tabulate knows; by default Markdown's.
 
     Example:
         >>> import pandas as pd
-        >>> texts(pd.DataFrame({"code": ["bits", "h"], "kNN": [86.04, None]})).to_numpy().tolist()
-        [['bits', '86.0'], ['h', '–']]
-    """
-
-    def text(value: Any) -> str:
-        if value is None or value != value:
-            return MISSING
-        return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
-
-    return frame.map(text)
-
-
-def markdown(frame: pd.DataFrame, digits: int = 1) -> str:
-    """Write a frame as a Markdown table, whose first column is text and whose others are numbers.
-
-    Example:
-        >>> import pandas as pd
-        >>> print(markdown(pd.DataFrame({"code": ["bits"], "kNN": [86.04]})))
+        >>> print(markdown(pd.DataFrame({"code": ["bits", "h"], "kNN": [86.04, None]})))
         | code   |   kNN |
         |:-------|------:|
         | bits   |  86.0 |
+        | h      |     – |
     """
     align = ["left", *["right"] * (frame.shape[1] - 1)]
-    table: str = texts(frame, digits).to_markdown(index=False, colalign=align, disable_numparse=True)
+    texts = frame.map(
+        lambda value: (
+            MISSING
+            if value is None or value != value
+            else f"{value:.{digits}f}"
+            if isinstance(value, float)
+            else str(value)
+        )
+    )
+    table: str = texts.to_markdown(index=False, colalign=align, disable_numparse=True, tablefmt=style)
     return table
 
 
-def show(
-    frame: pd.DataFrame,
-    title: str,
-    digits: int = 1,
-    bold: Callable[[str], bool] = lambda name: False,
-    console: Console | None = None,
-) -> None:
-    """Print a frame as a table in the terminal.
-
-    Args:
-        frame: The first column is text, the others are numbers.
-        title: A line above the table.
-        digits: Digits after the point.
-        bold: Whether the row whose first cell has this text is to stand out.
-        console: Where to print; by default the terminal.
-    """
-    table = Table(title=title, title_justify="left", title_style="")
-    for i, column in enumerate(frame.columns):
-        table.add_column(str(column), justify="right" if i else "left", overflow="fold")
-    for row in texts(frame, digits).itertuples(index=False):
-        table.add_row(*(Text(cell) for cell in row), style="bold" if bold(row[0]) else None)
-    (console or Console()).print(table)
+def show(frame: pd.DataFrame, title: str, digits: int = 1) -> None:
+    """Print a frame in the terminal, below a title."""
+    print(f"{title}\n{markdown(frame, digits, style='rounded_outline')}")
 
 
 @contextmanager
@@ -114,21 +84,9 @@ class Speed(ProgressColumn):
 
 
 def progress_bar(shown: bool, *more: ProgressColumn | str) -> Progress:
-    """Make a progress bar with the units done, images a second and the time left.
+    """Make a progress bar with the units done, images a second, more columns if given, and the time left.
 
-    Args:
-        shown: Whether anything is to be seen.
-        more: Further columns before the time left, as `rich.progress` has them.
-
-    Returns:
-        The bar; each of its tasks needs the field `images`, the number of images of one unit.
+    Each of its tasks needs the field `images`, the number of images of one unit.
     """
-    columns: Sequence[ProgressColumn | str] = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        Speed(),
-        *more,
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, disable=not shown, speed_estimate_period=60)
+    known = TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), Speed()
+    return Progress(*known, *more, TimeLeft(), disable=not shown, speed_estimate_period=60)

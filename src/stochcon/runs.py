@@ -80,19 +80,10 @@ def read_config(directory: Path) -> Config:
     """
     if not (directory / CONFIG).is_file():
         raise ValueError(f"{directory} is not a run: it has no {CONFIG}")
-    return read_config_file(directory / CONFIG)
-
-
-def read_config_file(path: Path) -> Config:
-    """Read a configuration from a JSON file, which may leave out what is at its default.
-
-    Raises:
-        ValueError: If the file cannot be read, or a field of it is wrong.
-    """
     try:
-        return Config.model_validate_json(path.read_bytes())
+        return Config.model_validate_json((directory / CONFIG).read_bytes())
     except ValidationError as error:
-        raise ValueError(f"{path}: {explain(error)}") from None
+        raise ValueError(f"{directory / CONFIG}: {explain(error)}") from None
 
 
 def load_model(directory: Path | str) -> tuple[StochCon, Config]:

@@ -348,10 +348,11 @@ def test_two_processes_do_what_one_does_and_the_first_writes_it(runs: Runs, tmp_
     [
         ({"labels": 0.05}, "labels is 0.05, .* of the 10 training images of class 0: use at least 0.1"),
         ({"labels": 2}, "labels is 2; it must be a share above 0 and at most 1"),
-        ({"epochs": [0]}, r"epochs is \[0\]; it must be one or more numbers of at least 1"),
-        ({"lr": [3e-4, 0.0]}, r"lr is \[0.0003, 0.0\]; it must be one or more numbers above 0"),
-        ({"weight_decay": [-1]}, r"weight_decay is \[-1\]; it must be one or more numbers of at least 0"),
-        ({"crop": (0, 1)}, r"crop is \[0, 1\]; it must be two shares of the area, 0 < low <= high <= 1"),
+        ({"epochs": [0]}, "epochs: 0 is not right: .* greater than or equal to 1"),
+        ({"lr": [3e-4, 0.0]}, "lr: 0.0 is not right: .* greater than 0"),
+        ({"weight_decay": [-1]}, "weight_decay: -1 is not right: .* greater than or equal to 0"),
+        ({"weight_decay": []}, "epochs, lr and weight_decay: each must have one or more numbers to try"),
+        ({"crop": (0, 1)}, "crop.0: 0 is not right: .* greater than 0"),
         ({"batch_size": 1}, "batch_size is 1; batch norm needs at least 2 images on each process"),
     ],
 )

@@ -169,7 +169,7 @@ def show(scores: pd.DataFrame) -> None:
             wide["% of h's that bits keep"] = kept(scores)
         table = wide.T.rename_axis("bits").reset_index()
         digits = 2 if measure == "ridge" else 1
-        report.show(table, f"\n{title}", digits, bold=lambda name: name == NAMES["bits"])
+        report.show(table, f"\n{title}", digits)
 
 
 def draw(scores: pd.DataFrame, title: str) -> Figure:

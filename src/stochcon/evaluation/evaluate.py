@@ -137,7 +137,7 @@ def table(metrics: dict[str, float]) -> pd.DataFrame:
 def show(metrics: dict[str, float], title: str) -> None:
     """Print metrics in the terminal, with a word on what they mean."""
     title = f"\nClassification and retrieval in per cent: {title}"
-    report.show(table(metrics), title, bold=lambda name: name == NAMES["bits"])
+    report.show(table(metrics), title)
     notes = (
         "kNN: the majority of 10 neighbours, by cosine or Hamming distance. mAP, P@k: images of the "
         f"same class among training images, for at most {MOST_QUERIES:,} queries; expected over ties.\n"

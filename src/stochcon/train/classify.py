@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
+from pydantic import Field, ValidationError
 from torch import Tensor
 
 from stochcon import atomic, runs
-from stochcon.config import Config, Optimizer, Views
+from stochcon.config import Config, Count, Frozen, NotNegative, Optimizer, Positive, Views, explain
 from stochcon.data.few_labels import choose, list_path
 from stochcon.data.sets import load_labelled
 from stochcon.parallel import rank, synchronise_batch_norm, world_size
@@ -30,22 +30,21 @@ CROP = (0.08, 1.0)
 """Share of the area that a random resized crop covers, as is standard on ImageNet."""
 
 
-@dataclass(frozen=True)
-class Trial:
+class Trial(Frozen):
     """One training: what is tried on validation, and what the trials of a result have in common."""
 
     mode: Mode
-    labels: float
-    epochs: int
-    lr: float
-    weight_decay: float
-    batch_size: int
-    crop: tuple[float, float]
+    labels: Annotated[float, Field(gt=0, le=1)]
+    epochs: Count
+    lr: Positive
+    weight_decay: NotNegative
+    batch_size: Count
+    crop: tuple[Positive, Annotated[float, Field(le=1)]]
     seed: int
 
     def folder(self, origin: str) -> str:
         """Name its folder so that the name differs if anything does; origin: of the images and the network."""
-        key = sha256(repr((self, origin)).encode()).hexdigest()[:12]
+        key = sha256((self.model_dump_json() + origin).encode()).hexdigest()[:12]
         return f"{self.mode}-{self.labels:g}-{self.epochs}-epochs-{key}"
 
 
@@ -99,7 +98,6 @@ def classify(
         >>> result["images"], [trial["epochs"] for trial in result["validation"]], list(result["test"])
         (108, [1, 2], ['top1'])
     """
-    _check(epochs, lr, weight_decay, crop)
     of_recipe = mode.startswith("supervised") and str(source) in RECIPES
     directory = None if of_recipe else Path(source)
     config = recipe(str(source)) if directory is None else runs.read_config(directory)
@@ -118,10 +116,16 @@ def classify(
     if batch_size < 2 * world_size():
         raise ValueError(f"batch_size is {batch_size}; batch norm needs at least 2 images on each process")
     origin = _origin(config, mode, directory, [train.ids[i] for i in chosen.tolist()], targets)
-    trials = [
-        Trial(mode, float(labels), *tried, batch_size, (float(crop[0]), float(crop[1])), seed)
-        for tried in product(epochs, lr, weight_decay)
-    ]
+    same: dict[str, Any] = {"labels": labels, "batch_size": batch_size, "crop": crop, "seed": seed}
+    try:
+        trials = [
+            Trial(mode=mode, **same, epochs=length, lr=rate, weight_decay=decay)
+            for length, rate, decay in product(epochs, lr, weight_decay)
+        ]
+    except ValidationError as error:
+        raise ValueError(explain(error)) from None
+    if not trials:
+        raise ValueError("epochs, lr and weight_decay: each must have one or more numbers to try")
 
     def trained(trial: Trial) -> Classifier:
         folder = out / "classify" / trial.folder(origin)
@@ -141,22 +145,16 @@ def classify(
         classifier = trained(trials[best])
         test, test_labels = load_labelled(held_out, "test")
         on_test = accuracy(classifier, test.pixels, test_labels, config.views, seed)
-    label_list, tried = list_path(held_out, labels), ("epochs", "lr", "weight_decay")
+    label_list, tried = list_path(held_out, labels), {"epochs", "lr", "weight_decay"}
     result = {
         "recipe": config.recipe,
         "latent": repr(classifier.latent),
         "mode": mode,
-        "labels": float(labels),
         "label_list": label_list and label_list.name,
         "images": len(chosen),
-        "batch_size": batch_size,
-        "crop": list(crop),
-        "seed": seed,
+        **trials[best].model_dump(include={*same}, mode="json"),
         "epochs": list(epochs),
-        "validation": [
-            {name: getattr(trial, name) for name in tried} | score
-            for trial, score in zip(trials, scores, strict=True)
-        ],
+        "validation": [t.model_dump(include=tried) | score for t, score in zip(trials, scores, strict=True)],
         "chosen": trials[best].epochs,
         "chosen_lr": trials[best].lr,
         "chosen_weight_decay": trials[best].weight_decay,
@@ -193,17 +191,9 @@ def fit(
     folder: Path,
     progress: bool = False,
 ) -> None:
-    """Train a classifier in place, and leave its weights in the folder; goes on from a checkpoint there.
+    """Train a classifier on uint8 images (N, C, S, S) and labels (N,), in place, and leave its weights in the folder.
 
-    Args:
-        fabric: Where to train.
-        classifier: The network before its first step.
-        pixels: uint8, (N, C, S, S).
-        labels: Classes, (N,).
-        config: The run's, for views, precision and how often to log.
-        trial: Length, learning rate, decay and the rest.
-        folder: Where the log, the checkpoint and the weights go.
-        progress: Whether to show a progress bar.
+    It goes on from a checkpoint there. The configuration says views, precision and how often to log.
     """
     views = augmentation(config.views, trial.crop)
     schedule = Schedule(
@@ -216,7 +206,7 @@ def fit(
     options = Optimizer(name="adamw", lr=trial.lr, weight_decay=trial.weight_decay)
     network, optimizer = fabric.setup(classifier, build_optimizer(classifier.trained, options))
     if rank() == 0:
-        atomic.write_json(folder / "trial.json", asdict(trial))
+        atomic.write_json(folder / "trial.json", trial.model_dump(mode="json"))
 
     def batches(order: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         return ((pixels[i].to(fabric.device), labels[i].to(fabric.device)) for i in order)
@@ -253,20 +243,6 @@ def accuracy(
         for name, scores in classifier.readings(images).items():
             right[name] += int((scores.argmax(1).cpu() == truth).sum())
     return {name: round(100 * count / len(labels), 2) for name, count in right.items()}
-
-
-def _check(
-    epochs: Sequence[int], lr: Sequence[float], weight_decay: Sequence[float], crop: tuple[float, float]
-) -> None:
-    for name, tried, wrong, right in (
-        ("epochs", epochs, not epochs or min(epochs) < 1, "numbers of at least 1"),
-        ("lr", lr, not lr or min(lr) <= 0, "numbers above 0"),
-        ("weight_decay", weight_decay, not weight_decay or min(weight_decay) < 0, "numbers of at least 0"),
-    ):
-        if wrong:
-            raise ValueError(f"{name} is {list(tried)}; it must be one or more {right}")
-    if not 0 < crop[0] <= crop[1] <= 1:
-        raise ValueError(f"crop is {list(crop)}; it must be two shares of the area, 0 < low <= high <= 1")
 
 
 def _origin(config: Config, mode: Mode, directory: Path | None, ids: list[str], targets: Tensor) -> str:
