@@ -21,7 +21,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
         "-b",
         "html",
         "-d",
-        tmp_path / "trees",
+        str(tmp_path / "trees"),
     ]
     built = subprocess.run([*sphinx, ROOT / "docs", tmp_path / "site"], capture_output=True, text=True)
     assert built.returncode == 0, built.stderr

@@ -42,7 +42,12 @@ def draw_views(v: int, size: int, channels: int = 3, n: int = N, seed: int = 1) 
 
 def embed(model: StochCon, x: Tensor, x_prime: Tensor, relaxation: float = 0.5) -> Embeddings:
     kept: list[Embeddings] = []
-    algorithm1(model, x, x_prime, relaxation, lambda e: (kept.append(e), e.v.sum())[1])
+
+    def keep(embeddings: Embeddings) -> Tensor:
+        kept.append(embeddings)
+        return embeddings.v.sum()
+
+    algorithm1(model, x, x_prime, relaxation, keep)
     return kept[0]
 
 

@@ -80,8 +80,13 @@ def step(name: str, chunks: int = 1, cached: bool = True) -> dict[str, Tensor]:
         value = gradcache.backward(fabric, network, run, chunks, partial(objective, config=config))
     else:
         parts: list[Embeddings] = []
+
+        def keep(embeddings: Embeddings) -> Tensor:
+            parts.append(embeddings)
+            return embeddings.v.sum()
+
         for k in range(chunks):
-            run(k, lambda e: (parts.append(e), e.v.sum())[1])
+            run(k, keep)
         value = objective(Embeddings(*(torch.cat(x, 1) for x in zip(*parts, strict=True))), config)
         fabric.backward(value)
     gradients = {f"gradient of {key}": p.grad for key, p in model.named_parameters() if p.grad is not None}

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from functools import partial, reduce
 from operator import or_
 from pathlib import Path
@@ -79,7 +78,8 @@ def trained(run: Path, folder: Path, mode: Mode, **changes: Any) -> tuple[dict[s
     """Return the tensors before 5 steps of training, or as the changes say, and the classifier after them."""
     network, (config, pixels, labels) = start(run, mode), digits(run)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    trial = replace(Trial(mode, 1.0, 5, 3e-4, 0.0, 100, (0.08, 1.0), seed=0), **changes)
+    settings = {"labels": 1.0, "epochs": 5, "lr": 3e-4, "weight_decay": 0.0, "batch_size": 100, "seed": 0}
+    trial = Trial.model_validate({"mode": mode, "crop": (0.08, 1.0)} | settings | changes)
     fit(launch(), network, pixels, labels, config, trial, folder)
     return before, network
 

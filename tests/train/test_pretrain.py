@@ -19,8 +19,9 @@ import pytest
 import torch
 from PIL import Image
 
-from stochcon import atomic, load_data, runs
+from stochcon import atomic, runs
 from stochcon.config import Config
+from stochcon.data.sets import load
 from stochcon.data.training_images import TrainingImages
 from stochcon.evaluation.features import extract
 from stochcon.method.model import StochCon
@@ -95,6 +96,14 @@ def test_killed_in_mid_epoch_and_resumed_ends_with_the_same_bits(finished: Path,
     assert [line["step"] for line in log(run)] == [2, 4, 6, 8, 10, 12]
 
 
+def test_a_partial_checkpoint_of_a_killed_process_does_not_stay(tmp_path: Path) -> None:
+    partial = tmp_path / "run" / "checkpoint" / "last.safetensors.0a1b2c3d.partial"
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(b"half")
+    train(tmp_path / "run", tiny(epochs=1))
+    assert [path.name for path in partial.parent.iterdir()] == ["last.safetensors"]
+
+
 @pytest.mark.parametrize("stop", [3, 6])  # in mid-epoch and not at its end (4 steps an epoch)
 def test_resumes_from_any_checkpoint(finished: Path, tmp_path: Path, stop: int) -> None:
     class Stop(Exception):
@@ -149,7 +158,7 @@ def test_own_variance_collapses_and_cross_variance_does_not(tmp_path: Path) -> N
             latent=latent, optimizer=optimizer, batch_size=64, epochs=180, **{"views.local_views": 0}
         )
         model, _ = runs.load_model(train(tmp_path / variance, config))
-        features = extract(model, load_data(config.data, "train").pixels, config.views)
+        features = extract(model, load(config.data, "train").pixels, config.views)
         assert features.z is not None
         relative[variance] = (features.uncertainty.square().mean() / features.z.var(0).mean()).item()
     assert relative["own"] < 0.2
@@ -264,6 +273,6 @@ def test_images_of_ones_own_are_trained_on(finished: Path, tmp_path: Path) -> No
     from stochcon.data.pictures import list_pictures
 
     config = tiny()
-    arrays = load_data(config.data, "train").pixels
+    arrays = load(config.data, "train").pixels
     images = TrainingImages(list_pictures(arrays, config.data.size), config.data)
     assert digest(train(tmp_path / "run", config, images=images)) == digest(finished)

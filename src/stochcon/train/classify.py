@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
@@ -225,7 +226,7 @@ def fit(
         loop.record(losses["top1"])
     if rank() == 0:
         runs.write_tensors(folder / runs.MODEL, classifier.trained.state_dict())
-        (folder / runs.CHECKPOINT).unlink(missing_ok=True)
+        shutil.rmtree((folder / runs.CHECKPOINT).parent)
     fabric.barrier()
 
 

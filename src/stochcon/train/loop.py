@@ -168,6 +168,9 @@ class Loop:
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
         self.digest, self.advice, self.checkpoint = digest, advice, directory / runs.CHECKPOINT
         self.done = 0
+        if rank() == 0:  # what a process that was killed had begun to write
+            for partial in self.checkpoint.parent.glob(f"{self.checkpoint.name}.*.partial"):
+                partial.unlink()
         if self.checkpoint.exists():
             self.done = load_checkpoint(self.checkpoint, model, optimizer, digest)
         if len(set(parallel.all_gather_object((self.done, digest)))) > 1:
