@@ -31,11 +31,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], **metadata: str) -> No
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read the tensors of a safetensors file, and its metadata.
-
-    Raises:
-        ValueError: If the file is missing, or is no safetensors file (a pickle, say).
-    """
+    """Read the tensors and metadata of a safetensors file. Raises ValueError for any other file, such as a pickle."""
     if not path.is_file():
         raise ValueError(f"{path} is missing")
     try:
@@ -48,11 +44,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def create(directory: Path, config: Config) -> None:
-    """Start a run directory.
-
-    Raises:
-        ValueError: If it holds a run already, or is a file.
-    """
+    """Start a run directory. Raises ValueError if it holds a run already, or is a file."""
     if (directory / CONFIG).exists() or (directory / CHECKPOINT).exists():
         raise ValueError(
             f"{directory} holds a run already: go on with --resume {directory}, or choose another --out"
@@ -73,11 +65,7 @@ def holds(directory: Path, config: Config) -> bool:
 
 
 def read_config(directory: Path) -> Config:
-    """Read the configuration of a run.
-
-    Raises:
-        ValueError: If the directory is no run, or its configuration cannot be used.
-    """
+    """Read the configuration of a run. Raises ValueError if there is none that can be used."""
     if not (directory / CONFIG).is_file():
         raise ValueError(f"{directory} is not a run: it has no {CONFIG}")
     try:
@@ -113,11 +101,9 @@ def load_model(directory: Path | str) -> tuple[StochCon, Config]:
 
 
 class Log:
-    """A file of JSON objects, one a line. Opened at a step, it drops the lines that a resumed run will write again.
+    """A file of JSON objects, one a line.
 
-    Args:
-        path: The file; a line that an interruption cut is dropped.
-        step: The last step that counts as done.
+    Opened after a step, it drops the lines that a resumed run will write again, and one that an interruption cut.
     """
 
     def __init__(self, path: Path, step: int):

@@ -20,13 +20,7 @@ from stochcon import config
 
 
 def compute_hard(relaxed: Tensor) -> Tensor:
-    """Round a relaxed sample to 0 or 1 and keep the gradient of the relaxed one (listing 1).
-
-    Args:
-        relaxed: Numbers from 0 to 1.
-
-    Returns:
-        0 or 1 in the same shape.
+    """Round a relaxed sample, numbers from 0 to 1, and keep the gradient of the relaxed one (listing 1).
 
     Example:
         >>> compute_hard(torch.tensor([0.2, 0.5, 0.9]))

@@ -21,12 +21,8 @@ SKIP = 0.5
 class Classifier(nn.Module):
     """Images to class scores, through a pretrained backbone and latent and a new linear head on z.
 
-    A second head reads h, where z is something else. Nothing but that head learns from it.
-
-    Args:
-        model: The pretrained model, of which the backbone, π and the latent are kept.
-        classes: The number of classes.
-        frozen: Train the heads alone.
+    A second head reads h, where z is something else. Nothing but that head learns from it. `frozen` trains the
+    heads alone.
     """
 
     def __init__(self, model: StochCon, classes: int, frozen: bool = False):

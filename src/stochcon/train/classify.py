@@ -169,9 +169,8 @@ def classify(
 def learning_rate(step: int, steps: int, first: float = LEARNING_RATE) -> float:
     """Return 3e-4, or what is tried for it, and a tenth of it from 80 % of training on (A.3).
 
-    Example:
-        >>> [f"{learning_rate(t, 10):.0e}" for t in (0, 7, 8, 9)]
-        ['3e-04', '3e-04', '3e-05', '3e-05']
+    >>> [f"{learning_rate(t, 10):.0e}" for t in (0, 7, 8, 9)]
+    ['3e-04', '3e-04', '3e-05', '3e-05']
     """
     return first * (0.1 if 5 * step >= 4 * steps else 1.0)
 

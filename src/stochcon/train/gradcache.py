@@ -26,17 +26,9 @@ RunChunk = Callable[[int, Objective], Tensor]
 def backward(
     fabric: Fabric, network: _FabricModule, run: RunChunk, chunks: int, objective: Objective
 ) -> Tensor:
-    """Add the gradient of the objective of all chunks together to the parameters.
+    """Add the gradient of the objective of all chunks together to the parameters, and return its value.
 
-    Args:
-        fabric: Where the network runs.
-        network: The model that `run` calls, as Fabric has wrapped it.
-        run: Algorithm 1 on one chunk of this process's images; all chunks have as many.
-        chunks: How many there are.
-        objective: Embeddings to a scalar.
-
-    Returns:
-        The objective of the whole batch. Memory is that of a chunk's step and of the batch's embeddings.
+    Memory is that of a chunk's step and of the batch's embeddings. All chunks have as many images.
     """
     parts: list[Embeddings] = []
 

@@ -60,9 +60,8 @@ def build_optimizer(model: nn.Module, options: config.Optimizer) -> Optimizer:
 def cosine(step: int, steps: int, start: float, end: float) -> float:
     """Go from start at step 0 to end at the last of `steps`, along half a cosine.
 
-    Example:
-        >>> [round(cosine(t, 5, 1.0, 0.1), 3) for t in range(5)]
-        [1.0, 0.868, 0.55, 0.232, 0.1]
+    >>> [round(cosine(t, 5, 1.0, 0.1), 3) for t in range(5)]
+    [1.0, 0.868, 0.55, 0.232, 0.1]
     """
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, steps - 1))))
 
@@ -70,9 +69,8 @@ def cosine(step: int, steps: int, start: float, end: float) -> float:
 def warmup_cosine(step: int, steps: int, warmup: int, peak: float) -> float:
     """Rise linearly over `warmup` steps, then fall along one cosine, which would be zero at step `steps`.
 
-    Example:
-        >>> [round(warmup_cosine(t, 8, 2, 1.0), 3) for t in range(8)]
-        [0.5, 1.0, 1.0, 0.933, 0.75, 0.5, 0.25, 0.067]
+    >>> [round(warmup_cosine(t, 8, 2, 1.0), 3) for t in range(8)]
+    [0.5, 1.0, 1.0, 0.933, 0.75, 0.5, 0.25, 0.067]
     """
     if step < warmup:
         return peak * (step + 1) / warmup
@@ -86,15 +84,7 @@ def derive_seed(*parts: int) -> int:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long a training is, and which images are in each step.
-
-    Args:
-        images: How many images there are.
-        batch_size: Images in a step, over all processes; what is left of an epoch is dropped.
-        epochs: Passes over the images.
-        seed: The order of epoch e is a function of it and of e.
-        log_every: Steps between lines of log.jsonl.
-        checkpoint_every: Steps between checkpoints.
+    """How long a training is and which images are in each step; the order of epoch e is a function of (seed, e).
 
     Example:
         >>> schedule = Schedule(images=10, batch_size=3, epochs=2, seed=0, log_every=1, checkpoint_every=2)
@@ -104,6 +94,7 @@ class Schedule:
 
     images: int
     batch_size: int
+    """Images in a step, over all processes; the rest of an epoch is dropped."""
     epochs: int
     seed: int
     log_every: int
@@ -139,18 +130,8 @@ class Schedule:
 class Loop:
     """The steps of one training, which go on from the directory's checkpoint if there is one.
 
-    Args:
-        model: All that training changes.
-        optimizer: Its optimizer.
-        directory: Where the log and the checkpoint are.
-        schedule: How long, how often and in which order.
-        digest: A hash of the images, which a checkpoint must have been made with.
-        title: What the progress bar says.
-        advice: What to do when the loss is not finite.
-        progress: Whether to show the bar.
-
-    Raises:
-        ValueError: If the checkpoint is of another model or of other images, or if processes disagree.
+    `digest` is a hash of the images, which a checkpoint must have been made with, and `advice` says what to do when the
+    loss is not finite. Raises ValueError for a checkpoint that does not fit, or if processes disagree.
     """
 
     def __init__(
@@ -187,11 +168,9 @@ class Loop:
     def steps(
         self, batches: Callable[[Iterator[Tensor]], Iterable[Batch]], lr: Callable[[int], float]
     ) -> Iterator[tuple[int, Batch]]:
-        """Yield the number and the batch of each step that is left; `record` is to be called once in each.
+        """Yield number and batch of each step that is left, its learning rate set; `record` is to be called in each.
 
-        Args:
-            batches: Turns the indices of the steps into batches, perhaps some steps ahead.
-            lr: The learning rate of a step, which is set before it.
+        `batches` turns the indices of the steps into batches, perhaps some steps ahead.
         """
         with self.bar:
             for step, batch in enumerate(batches(self.schedule.order(self.done)), self.done):
@@ -200,17 +179,9 @@ class Loop:
                 yield step, batch
 
     def record(self, loss: Tensor, **details: float | Tensor) -> bool:
-        """Count a step as done; write a line of the log and a checkpoint when they are due.
+        """Count a step as done, and write a line of the log and a checkpoint when they are due.
 
-        Args:
-            loss: The loss of this process.
-            details: What else a line of the log says of its last step.
-
-        Returns:
-            Whether a checkpoint was due.
-
-        Raises:
-            FloatingPointError: If the loss has not been finite, with the step; the last checkpoint is kept.
+        Returns whether a checkpoint was due. Raises FloatingPointError for a loss that has not been finite.
         """
         self.losses.append(loss.detach())
         self.done += 1
@@ -253,11 +224,7 @@ def save_checkpoint(path: Path, step: int, model: nn.Module, optimizer: Optimize
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, digest: str) -> int:
-    """Go back to where `save_checkpoint` was, and return the number of steps done.
-
-    Raises:
-        ValueError: If the file is of another model or of other images.
-    """
+    """Go back to where `save_checkpoint` was, and return the number of steps done. Raises ValueError if it cannot."""
     tensors, metadata = runs.read_tensors(path)
     if metadata.get("data") != digest:
         raise ValueError(f"{path} was made with other training images; bring those back, or start a new run")

@@ -103,25 +103,15 @@ def pretrain(
 def backward(
     fabric: Fabric, network: _FabricModule, images: Tensor, step: int, relaxation: float, config: Config
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Add the gradient of one step to the parameters.
+    """Add the gradient of one step on this process's uint8 images (N, C, S, S) to the parameters.
 
-    Args:
-        fabric: Where the network runs.
-        network: The model, as Fabric has wrapped it.
-        images: This process's uint8 images, (N, C, S, S).
-        step: Its number, of which views and noise are a function.
-        relaxation: The temperature of a relaxed latent.
-        config: The configuration.
-
-    Returns:
-        The loss, and of a latent of bits the share `active` that is on (section 4.3).
+    Returns the loss, and of a latent of bits the share `active` that is on (section 4.3).
     """
     model = network.module
     assert isinstance(model, StochCon)
     active = dict[str, Tensor]()
 
     def objective(embeddings: Embeddings) -> Tensor:
-        """Average equation 1 over the pairs of a top view with any other, and add the extension where it is on."""
         v, v_prime, logits = embeddings
         top, bottom = (v_prime, v) if config.latent.placement == "top" else (v, v_prime)
         loss = multi_crop_info_nce(top, bottom, config.temperature)
