@@ -209,17 +209,15 @@ def paper(
         stochcon.paper(what, tier, seeds, data, jobs, redraw, dry_run)
 
 
-def demo(out: Path = Path("runs/demo"), epochs: Maybe[int] = None) -> None:
+def demo(out: Path = Path("runs/demo"), epochs: int = 6) -> None:
     """Pretrain a Bernoulli StochCon and SimCLR on photographs, compare them, and draw the bits.
 
     Args:
         out: Where the runs, the table and the picture go.
-        epochs: Passes over the images; by default what takes about five minutes on two cores.
+        epochs: Passes over the images; 6 take about five minutes on two cores.
     """
-    from stochcon.experiments.demo import shortened
-
     with computing():
-        stochcon.demo(out, shortened(epochs) if epochs else None)
+        stochcon.demo(out, epochs)
 
 
 def recipes() -> None:

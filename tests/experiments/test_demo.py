@@ -7,53 +7,51 @@ import pytest
 import torch
 from PIL import Image
 
-from stochcon.cli import main
-from stochcon.config import Backbone, Config
-from stochcon.experiments.demo import demo, distinct, informative, shortened, twin
+from stochcon.config import Backbone, Config, changes
+from stochcon.experiments.demo import baseline, compare, demo, distinct, informative
+from stochcon.recipebook import recipe
+from tests.shared import error
 
 
 @pytest.fixture
 def tiny() -> Config:
-    base = shortened(epochs=1)
-    update = {
-        "data": base.data.model_copy(update={"limit": 360}),
-        "backbone": Backbone(width=4),
-        "batch_size": 36,
-    }
-    return base.model_copy(update=update)
+    base = recipe("photographs")
+    data = base.data.model_copy(update={"limit": 360})
+    return base.model_copy(
+        update={"data": data, "backbone": Backbone(width=4), "batch_size": 36, "epochs": 1}
+    )
 
 
 def test_the_demo_leaves_a_table_and_a_picture(
     tiny: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for _ in range(2):  # a second time over the first
-        demo(tmp_path / "demo", tiny)
+        compare(tiny, tmp_path / "demo")
     metrics = json.loads((tmp_path / "demo" / "metrics.json").read_text())
     codes = ("pixels", "pixels-pca-sign", "pixels-itq", "simclr-h", "simclr-h-itq", "h", "z", "bits")
     assert {f"knn.{code}" for code in codes} < set(metrics)
     assert metrics["bits"] == 64
-    printed = capsys.readouterr().out
-    assert f"{metrics['knn.bits']:.1f}" in printed
+    assert f"{metrics['knn.bits']:.1f}" in capsys.readouterr().out
     with Image.open(tmp_path / "demo" / "bits.png") as picture:
         assert picture.width > 1500
     config = json.loads((tmp_path / "demo" / "simclr" / "config.json").read_text())
     assert config["latent"]["kind"] == "deterministic"
 
 
-def test_the_twin_differs_in_its_latent_only(tiny: Config) -> None:
-    from stochcon.config import changes
-
-    assert set(changes(tiny, twin(tiny))) == {"latent.kind"}
+def test_the_baseline_differs_in_its_latent_only(tiny: Config) -> None:
+    assert set(changes(tiny, baseline(tiny))) == {"latent.kind", "recipe"}
 
 
 def test_the_demo_overwrites_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    assert main(["demo", "--out", str(tmp_path)]) == 2
-    assert (
-        capsys.readouterr().err
-        == f"stochcon: error: {tmp_path} is not empty and holds no demo: choose another --out\n"
-    )
+    assert f"{tmp_path} is not empty and holds no demo" in error(capsys, "demo", "--out", tmp_path)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_no_epochs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="epochs"):
+        demo(tmp_path / "demo", epochs=0)
+    assert not (tmp_path / "demo").exists()
 
 
 def test_shown_bits_are_unlike_each_other() -> None:
@@ -65,5 +63,5 @@ def test_shown_bits_are_unlike_each_other() -> None:
 
 def test_shown_patches_are_of_different_photographs() -> None:
     labels = torch.tensor([0, 0, 1, 1, 2])
-    assert distinct(torch.arange(5), labels, 2) == [0, 2]
-    assert distinct(torch.arange(5), None, 2) == [0, 1]
+    assert distinct(torch.tensor([1, 0, 4, 3, 2]), labels, 2) == [1, 4]
+    assert distinct(torch.arange(5), labels, 9) == [0, 2, 4]
