@@ -74,7 +74,7 @@ def compare(config: Config, out: Path) -> None:
         metrics |= count_bits(ours[1].bits) | {"compression": raw_bits(test) / width}
         atomic.write_json(out / runs.METRICS, metrics)
         status.update("drawing")
-        pixels = codes_of_pixels(*map(scoring.pixel_floats, (train, test)), widths_up_to(width))
+        pixels = codes_of_pixels(scoring.pixel_floats(train), scoring.pixel_floats(test), widths_up_to(width))
         knn: dict[int, dict[str, float]] = {}
         for count, codes in pixels.items():
             compared: dict[str, Representation] = {"bits": lowest_entropy_bits(*ours, count)}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pandas as pd
 from matplotlib.figure import Figure
 
 from stochcon.experiments.cell import Cell
 from stochcon.experiments.drawing import line, log_ticks
-from stochcon.experiments.plans import Plan, bernoulli, gaussian
+from stochcon.experiments.plans import Model, Plan, bernoulli, gaussian
 from stochcon.experiments.results import probed, shown
 
 TITLE = "Figure 2: bottlenecks, and a forest on few units"
@@ -17,7 +19,7 @@ PUBLISHED = (
     "only, no numbers."
 )
 SHOWN = (2, 4, 8, 11, 16, "all")  # numbers of units in the table; the picture has all that were tried
-FAMILIES = {"Bernoulli": bernoulli, "Gaussian": gaussian}
+FAMILIES: dict[str, Callable[[int | None], Model]] = {"Bernoulli": bernoulli, "Gaussian": gaussian}
 
 
 def cells(plan: Plan) -> list[Cell]:
@@ -30,10 +32,9 @@ def table(plan: Plan, results: pd.DataFrame) -> pd.DataFrame:
     metrics = {"linear on h (%)": "linear.h", "on z (%)": "linear.z", "on bits (%)": "linear.bits"}
     metrics |= {f"F1, {count} units": f"forest.{count}" for count in SHOWN}
     return pd.DataFrame(
-        {"latent, width": f"{family}, {dim or plan.full}"}
-        | {
-            heading: shown(probed(results, make(dim), metric), 3 if "forest" in metric else 1)
-            for heading, metric in metrics.items()
+        {
+            "latent, width": f"{family}, {dim or plan.full}",
+            **{h: shown(probed(results, make(dim), m), 3 if "F1" in h else 1) for h, m in metrics.items()},
         }
         for family, make in FAMILIES.items()
         for dim in plan.bottlenecks

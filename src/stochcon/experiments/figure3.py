@@ -82,6 +82,7 @@ def draw(plan: Plan, results: pd.DataFrame) -> Figure:
 def _draw_seeds(axis: Axes, x: list[float], columns: list[pd.Series]) -> None:
     """Draw every seed, and a line through the geometric means: the numbers span orders of magnitude."""
     (means,) = axis.plot(x, [np.exp(np.log(column).mean()) for column in columns])
+    colour, marker = means.get_color(), means.get_marker()
     for place, column in zip(x, columns, strict=True):
-        axis.plot([place] * len(column), column, means.get_marker(), color=means.get_color(), alpha=0.7)
+        axis.plot([place] * len(column), column, color=colour, marker=marker, linestyle="none", alpha=0.7)
     means.set_marker("none")

@@ -36,8 +36,8 @@ def paper(
 ) -> None:
     """Run what has not run yet of the paper's table or a figure, draw it, and fill docs/replication.md.
 
-    Results are JSON files below results/paper of the current folder, networks are kept below runs/paper. After
-    an interruption the same call goes on.
+    Results are JSON files below results/paper of the current folder, and networks are kept below runs/paper.
+    After an interruption the same call goes on.
 
     Args:
         what: table1, figure2, figure3, figure4, figure5 or all.
