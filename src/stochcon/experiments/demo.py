@@ -78,7 +78,7 @@ def compare(config: Config, out: Path) -> None:
         knn: dict[int, dict[str, float]] = {}
         for count, codes in pixels.items():
             compared: dict[str, Representation] = {"bits": lowest_entropy_bits(*ours, count)}
-            compared |= codes_of_h(simclr[0].h, simclr[1].h, count, "simclr-") | codes
+            compared |= codes_of_h(*simclr, count, "simclr-") | codes
             knn[count] = {name: probes.knn_top1(x, labels, y, truth) for name, (x, y) in compared.items()}
         picture = report.save(draw(test, ours[1], pd.DataFrame(knn).T), out / "bits.png")
     scoring.show(metrics, f"{len(test):,} test patches after {config.epochs} epochs")
