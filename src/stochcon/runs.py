@@ -3,8 +3,6 @@
 Every file is written whole. Tensors are kept as safetensors, so that nothing is ever loaded by pickle.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

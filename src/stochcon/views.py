@@ -7,8 +7,6 @@ view is one matrix product per axis (crop, resize, flip and blur in one matrix) 
 Shapes: N images of C channels and H x W pixels; V views of S x S pixels. In front of two axes stands y, then x.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -3,8 +3,6 @@
 Shapes: V views of one branch, N images, C channels, S pixels a side, D the latent's width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """f: images to h, spatial pooling included. Networks are timm's; ours is only the stem for small images."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import timm

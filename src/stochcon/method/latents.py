@@ -6,8 +6,6 @@ and its uncertainty. Nothing outside this file asks which latent it has: a new o
 Samples are drawn in float32 under autocast too, since a draw in bfloat16 has 8 bits; float64 stays float64.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch

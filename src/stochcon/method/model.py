@@ -1,7 +1,5 @@
 """Figure 1: the networks f, π, q, ρ and g, which both branches share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, TypeVar
 

@@ -3,8 +3,6 @@
 Shapes: T top views, B bottom views, N images of this process, M images of all processes, D dimensions.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -1,9 +1,7 @@
 """The networks of appendix A.3 and A.2: a backbone, a latent that is kept or none, and a linear head."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +39,7 @@ class Classifier(nn.Module):
         """Return all that training changes."""
         return self.heads if self.frozen else self
 
-    def train(self, mode: bool = True) -> Classifier:
+    def train(self, mode: bool = True) -> Self:
         """Switch to training, in which π keeps the thresholds that pretraining measured."""
         super().train(mode)
         self.pi.eval()

@@ -1,7 +1,5 @@
 """Appendix A.3 and A.2: a pretrained network fine-tuned or frozen, and the same network trained from nothing."""
 
-from __future__ import annotations
-
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence

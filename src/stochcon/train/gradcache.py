@@ -6,8 +6,6 @@ graph, through which its part of that gradient goes back. The result is the grad
 that batch norm takes its statistics from one chunk (of every process, if it is synchronised).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial

@@ -5,8 +5,6 @@ was killed at any moment and resumed ends with the same bits as one that never s
 is stored.
 """
 
-from __future__ import annotations
-
 import atexit
 import math
 import time

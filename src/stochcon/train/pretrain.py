@@ -1,7 +1,5 @@
 """Pretraining without labels: Algorithm 1 over multi-crops of images, step after step."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 
