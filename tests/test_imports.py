@@ -91,7 +91,7 @@ def test_the_reader_of_imports_sees_every_kind(tmp_path: Path) -> None:
 
 PYPROJECT = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text())["project"]
 EXTRAS = PYPROJECT["optional-dependencies"]
-DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "faiss": "faiss-cpu"}
+DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "faiss": "faiss-cpu", "skimage": "scikit-image"}
 """The distribution that has a package, where its name is another one."""
 NOT_IMPORTED = {
     "jinja2": "huggingface_hub fills in model cards with it",

@@ -230,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb.
 
     Returns:
-        The exit status: 0; 2 after a line about what was wrong, 130 when interrupted, 141 when nobody reads on.
+        The exit status: 0, 2 after a line about what was wrong, 130 if interrupted, 141 if nobody reads on.
     """
     given = [*(sys.argv[1:] if arguments is None else arguments)] or ["--help"]
     try:

@@ -1,4 +1,4 @@
-"""What the program `stochcon` does to its own process. A library leaves all of this alone; only cli.py calls it."""
+"""The program `stochcon` changes its own process so; a library leaves that alone. Only the verbs use this."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def compute_in_batches() -> None:
 
 @contextmanager
 def computing(how: str | None = None) -> Iterator[None]:
-    """Run a verb that computes for minutes or days: with the settings above, and told how to go on after a stop.
+    """Run what computes for minutes or days with the settings above. When it is stopped, say how to go on.
 
     Args:
-        how: How to go on, in words.
+        how: How to go on, in words; nothing is said by default.
 
     Raises:
         KeyboardInterrupt: On Ctrl-C or SIGTERM; it says how to go on.
