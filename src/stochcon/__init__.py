@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stochcon.codes import file
-    from stochcon.codes.encode import encode as encode
     from stochcon.codes.encoder import Encoder as Encoder
+    from stochcon.codes.encoder import encode as encode
     from stochcon.codes.encoder import load as load
     from stochcon.codes.packed import Codes as Codes
     from stochcon.codes.search import search as search
@@ -42,7 +42,7 @@ _HOMES = {
     "classify": ("train.classify", "classify"),
     "curve": ("evaluation.curve", "curve"),
     "demo": ("experiments.demo", "demo"),
-    "encode": ("codes.encode", "encode"),
+    "encode": ("codes.encoder", "encode"),
     "evaluate": ("evaluation.evaluate", "evaluate"),
     "export": ("exporters.export", "export"),
     "extract": ("evaluation.features", "extract"),

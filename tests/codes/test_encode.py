@@ -18,11 +18,9 @@ from PIL import Image
 from stochcon import recipebook as recipes
 from stochcon import runs
 from stochcon.cli import main
-from stochcon.codes.encode import encode
-from stochcon.codes.encoder import Encoder, model_hash
-from stochcon.codes.file import read, write
+from stochcon.codes.encoder import Encoder, encode, model_hash
+from stochcon.codes.file import read, shard, write
 from stochcon.codes.packed import Codes
-from stochcon.codes.sharding import shard
 from stochcon.config import Config, Latent
 from stochcon.data import sets as data
 from stochcon.data.sets import list_images

@@ -18,9 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stochcon.codes.file import read, write
+from stochcon.codes.file import files, read, shard, writable, write
 from stochcon.codes.packed import Codes
-from stochcon.codes.sharding import files, shard, writable
 from tests.codes.made import make, make_gaussian, same, sizes
 
 
@@ -234,13 +233,13 @@ ABOUT: dict[str, Any] = {
         (ABOUT | {"version": 3}, "version: 3 is not right: input should be 2"),
         ({"version": 1}, "version: 1 is not right: input should be 2"),
         (ABOUT | {"bit_order": "big"}, "bit_order: 'big' is not right: input should be 'little'"),
-        (ABOUT | {"bits": 17, "flips": [0.0] * 17}, "has other columns than codes of 17 bits have"),
+        (ABOUT | {"bits": 17, "flips": [0.0] * 17}, "has other columns or flips than codes of 17 bits have"),
         (ABOUT | {"bits": 12, "flips": [0.0] * 12}, "codes of 12 bits have ones beyond them"),
         (ABOUT | {"bits": "13"}, "bits: '13' is not right"),
         (ABOUT | {"bits": 0}, "bits: 0 is not right"),
         ({"version": 2}, "bits: "),
         (ABOUT | {"flips": [0.6] * 13}, "flips.0: 0.6 is not right"),
-        (ABOUT | {"flips": [0.1]}, "flips has 1 rates; 13 bits need one each"),
+        (ABOUT | {"flips": [0.1]}, "has other columns or flips than codes of 13 bits have"),
         ([], "does not describe codes"),
         ("[" * 100_000, "does not describe codes"),
         ("\udcff", "does not describe codes"),

@@ -97,7 +97,7 @@ def test_search_in_a_slice_of_codes() -> None:
 
 MISTAKES: dict[str, Callable[[], object]] = {
     "codes of 8 bits cannot be compared with codes of 9": lambda: make(2, 8).hamming(make(2, 9)),
-    "the model aaaaaaaaaaaa cannot be compared with those of bbbbbbbbbbbb": lambda: make(2, 8).search(
+    "codes of the models aaaaaaaaaaaa and bbbbbbbbbbbb cannot be compared": lambda: make(2, 8).search(
         make(2, 8, model="b" * 64), 1
     ),
     "k is 0; it must be at least 1": lambda: make(2, 8).search(make(1, 8), 0),

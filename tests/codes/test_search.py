@@ -17,11 +17,10 @@ from PIL import Image
 from stochcon import recipebook as recipes
 from stochcon.cli import main
 from stochcon.codes import inverted_lists, mosaic, weighted
-from stochcon.codes.encode import encode
-from stochcon.codes.file import read, write
+from stochcon.codes.encoder import encode
+from stochcon.codes.file import read, shard, write
 from stochcon.codes.packed import Codes
 from stochcon.codes.search import search
-from stochcon.codes.sharding import shard
 from stochcon.config import Latent
 from tests.codes.made import make
 from tests.shared import error, write_run

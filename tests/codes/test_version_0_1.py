@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stochcon.codes.encode import encode
+from stochcon.codes.encoder import encode
 from stochcon.codes.file import read
 from stochcon.codes.search import search
 

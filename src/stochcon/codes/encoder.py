@@ -1,23 +1,32 @@
-"""A finished run as an encoder: pictures become codes, or all features."""
+"""A finished run as an encoder: pictures, a folder or a data set become codes; pictures also all features."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from hashlib import file_digest
+import shutil
+from collections.abc import Iterable, Sequence
+from hashlib import file_digest, sha256
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from stochcon import runs
+from stochcon import atomic, runs
+from stochcon.codes import file
 from stochcon.codes.packed import Codes, mean_flips
 from stochcon.data import images
-from stochcon.data.images import Images, Source
+from stochcon.data.decode import refuse_too_many
+from stochcon.data.images import Images, Source, Split
 from stochcon.data.pictures import Pictures, list_pictures
+from stochcon.data.sets import list_images
 from stochcon.evaluation.features import Features, extract
 from stochcon.method import backbones
-from stochcon.parallel import launched_rank
+from stochcon.parallel import launched_rank, launched_world_size
+from stochcon.report import progress_bar
+
+SKIPPED = ".skipped.txt"
+"""The ending of a list of images that cannot be read."""
 
 
 class Encoder:
@@ -66,16 +75,13 @@ class Encoder:
 
     def features(self, pictures: Pictures) -> Features:
         """Extract h, z, bits and their probabilities, whatever the latent. Raises as a call does."""
-        return extract(self.model, self._open(pictures, None).pixels, self.config.views)
+        return extract(self.model, self._open(pictures).pixels, self.config.views)
 
-    def encode(self, sources: Sequence[Source]) -> tuple[Codes, tuple[tuple[str, str], ...]]:
-        """Encode the images that can be read; returns also the ids of the others, with the reasons."""
-        found = images.read(sources, (), self.config.data.size, self.config.data.channels)
-        return self._codes(found), found.skipped
+    def _read(self, sources: Sequence[Source]) -> Images:
+        return images.read(sources, (), self.config.data.size, self.config.data.channels)
 
-    def _open(self, pictures: Pictures, ids: Sequence[str] | None) -> Images:
-        size, channels = self.config.data.size, self.config.data.channels
-        found = images.read(list_pictures(pictures, size, ids), (), size, channels)
+    def _open(self, pictures: Pictures, ids: Sequence[str] | None = None) -> Images:
+        found = self._read(list_pictures(pictures, self.config.data.size, ids))
         for name, reason in found.skipped:
             raise ValueError(f"{name} cannot be read: {reason}")
         return found
@@ -84,21 +90,14 @@ class Encoder:
         features, latent = extract(self.model, found.pixels, self.config.views), self.config.latent.kind
         if features.code is None or features.flips is None or features.z is None:
             raise ValueError(f"{self.directory} has a {latent} latent, which has no code to store")
-        moments = {}
+        about: dict[str, Any] = self.config.data.model_dump(include={"size", "channels"})
         if not self.model.latent.binary:
-            both = {"mean": features.z, "variance": features.uncertainty.square()}
-            moments = {name: values.numpy().astype(np.float16) for name, values in both.items()}
-        return Codes.pack(
-            features.code.numpy(),
-            found.ids,
-            uncertainty=features.flips.sum(1).numpy(),
-            flips=mean_flips(features.flips.double().sum(0).numpy(), len(found)),
-            model=self.hash,
-            latent=latent,
-            size=self.config.data.size,
-            channels=self.config.data.channels,
-            **moments,
-        )
+            about["mean"] = features.z.numpy().astype(np.float16)
+            about["variance"] = features.uncertainty.square().numpy().astype(np.float16)
+        uncertainty = features.flips.sum(1).numpy()
+        flips = mean_flips(features.flips.double().sum(0).numpy(), len(found))
+        code = features.code.numpy()
+        return Codes.pack(code, found.ids, uncertainty, flips, model=self.hash, latent=latent, **about)
 
 
 def load(directory: Path | str, device: torch.device | str | None = None) -> Encoder:
@@ -110,8 +109,94 @@ def model_hash(directory: Path | str) -> str:
     """Compute SHA-256 of a finished run's weights and of how it looks at an image; codes carry it."""
     config = runs.read_config(Path(directory))
     views, latent = config.views, config.latent
-    with open(Path(directory) / runs.MODEL, "rb") as file:
-        digest = file_digest(file, "sha256")
+    with open(Path(directory) / runs.MODEL, "rb") as weights:
+        digest = file_digest(weights, "sha256")
     looks = [config.data.size, config.data.channels, views.global_size, views.mean, views.std]
     digest.update(json.dumps([*looks, config.backbone.name, latent.kind, latent.logit_scale]).encode())
     return digest.hexdigest()
+
+
+class Encoded(NamedTuple):
+    """The file that `encode` has written, how many codes it has, and the list of skipped images, if any."""
+
+    path: Path
+    written: int
+    skipped: Path | None
+
+
+def encode(
+    directory: Path | str,
+    name: str,
+    out: Path | str,
+    split: Split | None = None,
+    batch_size: int = 512,
+    progress: bool = True,
+) -> Encoded:
+    """Write the codes of images to a file.
+
+    Only the names and one batch of pixels are in memory. Batches are kept in the folder NAME.parts until all
+    are there. So after an interruption the same call goes on, and ends with the file that it would have made
+    in one go. The images must not change meanwhile; parts of another run or of other images are made again.
+
+    Under torchrun or SLURM each process writes one shard. `read_codes` and `search` take them together.
+
+    Args:
+        directory: A finished run, whose latent has a code.
+        name: A folder of images or of shards, a .tar or .zip archive, or the name of a data set.
+        out: The file of codes. NAME.skipped.txt beside it lists images that cannot be read, with reasons.
+        split: Only the images of this split; by default all.
+        batch_size: The number of images at once; an interruption loses at most so many.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        ValueError: If the run or the images cannot be used, or if a larger share of them cannot be read than
+            `data.max_bad` of the run's configuration allows. `out` is left as it was.
+    """
+    rank, world = launched_rank(), launched_world_size()
+    target = file.writable(out, rank, world)
+    encoder = Encoder(directory)
+    sources = list_images(name, encoder.config.data, split)
+    if not sources:
+        raise ValueError(f"{name} has no {split + ' ' if split else ''}images")
+    sources = sources[rank * len(sources) // world : (rank + 1) * len(sources) // world]
+    batches = [sources[i : i + batch_size] for i in range(0, max(1, len(sources)), batch_size)]
+    folder = target.with_name(target.name + ".parts")
+    parts = [(folder / f"{_digest(encoder, name, batch)}.parquet", batch) for batch in batches]
+
+    listed = b""
+    with progress_bar(progress and rank == 0) as bar:
+        done = sum(len(batch) for part, batch in parts if part.exists())
+        task = bar.add_task("encode", total=len(sources), completed=done, images=1)
+        for part, batch in parts:
+            if not part.exists():
+                found = encoder._read(batch)
+                listing = "".join(f"{path}\t{reason}\n" for path, reason in found.skipped)
+                _write([encoder._codes(found)], listing.encode(), part)
+                bar.update(task, advance=len(batch))
+            if part.with_suffix(SKIPPED).exists():
+                listed += part.with_suffix(SKIPPED).read_bytes()
+            bad = [line.partition("\t")[::2] for line in listed.decode().splitlines()]
+            try:
+                refuse_too_many(bad, len(sources), encoder.config.data.max_bad, f"images of {name}")
+            except ValueError:
+                shutil.rmtree(folder)  # so that files that are mended are read again
+                raise
+    written = _write((file.read_files([part]) for part, _ in parts), listed, target)
+    shutil.rmtree(folder)
+    return Encoded(target, written, target.with_suffix(SKIPPED) if listed else None)
+
+
+def _write(batches: Iterable[Codes], listed: bytes, path: Path) -> int:
+    """Write the list first, so that codes are never there without theirs."""
+    listing = path.with_suffix(SKIPPED)
+    if listed:
+        atomic.write(listing, listed)
+    else:
+        listing.unlink(missing_ok=True)  # of an earlier file of this name
+    return file.write(batches, path)
+
+
+def _digest(encoder: Encoder, name: str, batch: Sequence[Source]) -> str:
+    """Name the part of these images, as no part of another run or folder is named."""
+    made_of = file.VERSION, encoder.hash, str(Path(name).absolute()), [source.id for source in batch]
+    return sha256(json.dumps(made_of).encode()).hexdigest()[:32]

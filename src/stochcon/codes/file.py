@@ -7,6 +7,7 @@ JSON object under the key `stochcon`, which `Header` describes.
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -16,11 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stochcon.atomic import replacing
 from stochcon.codes.packed import BIT_ORDER, MOST_BITS, Codes, mean_flips
-from stochcon.codes.sharding import files
 from stochcon.config import explain
 
 VERSION: Literal[2] = 2
@@ -28,6 +28,12 @@ VERSION: Literal[2] = 2
 KEY = b"stochcon"
 GROUP_BYTES = 1 << 25
 """About how many bytes are held in memory and written at once."""
+OPTIONS = {
+    "compression": {"id": "zstd"},  # the bits themselves can hardly be compressed
+    "use_dictionary": False,
+    "write_page_checksum": True,
+    "write_statistics": ["id", "uncertainty"],
+}
 SHARED = {"bits", "latent", "model", "size", "channels"}
 """The fields that a header shares with `Codes`, beside the flips."""
 
@@ -46,44 +52,65 @@ class Header(BaseModel):
     channels: int | None
     flips: list[Annotated[float, Field(ge=0, le=0.5)]]
 
-    @model_validator(mode="after")
-    def _a_rate_for_each_bit(self) -> Header:
-        if len(self.flips) != self.bits:
-            raise ValueError(f"flips has {len(self.flips)} rates; {self.bits} bits need one each")
-        return self
+
+def shard(path: Path | str, rank: int, world: int) -> Path:
+    """Name the file that one of several processes writes; `read` takes the name of the whole.
+
+    >>> shard("codes.parquet", 0, 2).name, shard("codes.parquet", 0, 1).name
+    ('codes-00000-of-00002.parquet', 'codes.parquet')
+    """
+    path = Path(path)
+    return path if world == 1 else path.with_name(f"{path.stem}-{rank:05}-of-{world:05}{path.suffix}")
+
+
+def _family(path: Path) -> list[Path]:
+    number = "[0-9]" * 5
+    shards = path.parent.glob(f"{glob.escape(path.stem)}-{number}-of-{number}{glob.escape(path.suffix)}")
+    return [path] * path.exists() + sorted(shards)
+
+
+def files(path: Path | str) -> list[Path]:
+    """List the file of this name, or its shards in order. Raises ValueError if they are not one whole set."""
+    path = Path(path)
+    found = _family(path)
+    if not found:
+        raise ValueError(f"{path} is missing; stochcon encode writes a file of codes")
+    world = 1 if found[0] == path else int(found[0].stem[-5:])
+    expected = [shard(path, rank, world) for rank in range(world)]
+    for odd in {*found} - {*expected}:
+        raise ValueError(f"{odd} and {found[0].name} are not of one set; remove what you do not want")
+    for missing in sorted({*expected} - {*found}):
+        raise ValueError(f"{missing} is missing beside {found[0].name}; wait until all processes have ended")
+    return expected
+
+
+def writable(path: Path | str, rank: int = 0, world: int = 1) -> Path:
+    """Name the file that a process is to write. Raises ValueError if files of another set are there."""
+    path, mine = Path(path), shard(path, rank, world)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; it must name a file of codes")
+    for other in {*_family(path)} - {shard(path, each, world) for each in range(world)}:
+        raise ValueError(f"{other} is not of the same set as {mine.name}; remove it, or write elsewhere")
+    return mine
 
 
 def write(codes: Codes | Iterable[Codes], path: Path | str) -> int:
-    """Write codes, or batches of them as they come, to a file: whole, or not at all.
-
-    Returns:
-        How many codes were written.
-
-    Raises:
-        ValueError: If there are no batches, or if they are of different models.
-    """
+    """Write codes, or batches of them as they come, to a file: whole, or not at all; returns their number."""
     batches = iter([codes] if isinstance(codes, Codes) else codes)
     if (first := next(batches, None)) is None:
         raise ValueError("there are no codes to write")
     schema, about = _schema(first.bits, bool(first.moments)), _about(first)
-    row_bytes = 64 + first.packed.shape[1] + 4 * first.bits * bool(first.moments)
-    options = {
-        "compression": {"id": "zstd"},  # the bits themselves can hardly be compressed
-        "use_dictionary": False,
-        "write_page_checksum": True,
-        "write_statistics": ["id", "uncertainty"],
-    }
-    rows_at_once = max(1, GROUP_BYTES // row_bytes)
-    held, rows, count, flips = list[pa.Table](), 0, 0, np.zeros(first.bits)
-    with replacing(Path(path)) as file, pq.ParquetWriter(file, schema, **options) as writer:
+    rows_at_once = max(1, GROUP_BYTES // (64 + first.packed.shape[1] + 4 * first.bits * bool(first.moments)))
+    held, count, flips = list[pa.Table](), 0, np.zeros(first.bits)
+    with replacing(Path(path)) as file, pq.ParquetWriter(file, schema, **OPTIONS) as writer:
         for batch in chain([first], batches):
             if _about(batch) != about:
                 raise ValueError("codes of two models cannot go into one file")
-            if rows >= rows_at_once:
+            if sum(map(len, held)) >= rows_at_once:
                 writer.write_table(pa.concat_tables(held).combine_chunks(), rows_at_once)
-                held, rows = [], 0
+                held = []
             held.append(_table(batch, schema))
-            rows, count = rows + len(batch), count + len(batch)
+            count += len(batch)
             flips += len(batch) * batch.flips.astype(np.float64)
         writer.write_table(pa.concat_tables(held).combine_chunks(), rows_at_once)
         # the rates of flips are known only now, so they are in the footer
@@ -159,16 +186,12 @@ def read_columns(
     for path, (_, header) in zip(paths, parts, strict=True):
         wanted = parts[0][1].model if model is None else model
         if header.model != wanted:
-            raise ValueError(
-                f"{path} was made by the model {header.model[:12]}, not {wanted[:12]}; "
-                "encode the images again"
-            )
+            made = f"{path} was made by the model {header.model[:12]}, not {wanted[:12]}"
+            raise ValueError(f"{made}; encode the images again")
+    totals = [len(table) * np.array(header.flips, np.float32).astype(np.float64) for table, header in parts]
     table = pa.concat_tables(table for table, _ in parts)
-    flips = np.sum(
-        [len(table) * np.array(header.flips, np.float32).astype(np.float64) for table, header in parts],
-        axis=0,
-    )
-    return table, parts[0][1].model_copy(update={"flips": mean_flips(flips, len(table)).tolist()})
+    flips = mean_flips(np.sum(totals, axis=0), len(table)).tolist()
+    return table, parts[0][1].model_copy(update={"flips": flips})
 
 
 def _read_file(path: Path, columns: list[str] | None) -> tuple[pa.Table, Header]:
@@ -179,8 +202,9 @@ def _read_file(path: Path, columns: list[str] | None) -> tuple[pa.Table, Header]
             if content is None:
                 raise ValueError(f"{path} is no file of codes: its metadata has no key {KEY.decode()}")
             header = Header.model_validate_json(content)
-            if parquet.schema_arrow != _schema(header.bits, "mean" in parquet.schema_arrow.names):
-                raise ValueError(f"{path} has other columns than codes of {header.bits} bits have")
+            schema = _schema(header.bits, "mean" in parquet.schema_arrow.names)
+            if parquet.schema_arrow != schema or len(header.flips) != header.bits:
+                raise ValueError(f"{path} has other columns or flips than codes of {header.bits} bits have")
             table = parquet.read(columns)
             table.validate(full=True)
             if len(table) != parquet.metadata.num_rows:
@@ -189,8 +213,7 @@ def _read_file(path: Path, columns: list[str] | None) -> tuple[pa.Table, Header]
     except ValidationError as error:
         raise ValueError(f"{path} does not describe codes that can be read: {explain(error)}") from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path} is damaged, or no Parquet file: {reason}") from None
+        raise ValueError(f"{path} is damaged, or no Parquet file: {' '.join(str(error).split())}") from None
 
 
 def packed_column(table: pa.Table) -> NDArray[np.uint8]:

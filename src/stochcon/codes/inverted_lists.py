@@ -19,9 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stochcon import atomic
-from stochcon.codes.file import packed_column, read_columns
+from stochcon.codes.file import files, packed_column, read_columns
 from stochcon.codes.packed import exact_neighbours, limited_threads
-from stochcon.codes.sharding import files
 
 VERSION = 2
 """It also stands for how lists are chosen: those of another version are built again."""

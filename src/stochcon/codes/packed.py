@@ -61,20 +61,15 @@ class Codes:
         n, d = len(self.ids), self.bits
         if not 1 <= d <= MOST_BITS:
             raise ValueError(f"codes have {d} bits; it must be 1 to {MOST_BITS}")
-        wanted: dict[str, tuple[type, tuple[int, ...]]] = {
-            "packed": (np.uint8, (n, -(-d // 8))),
-            "uncertainty": (np.float32, (n,)),
-            "flips": (np.float32, (d,)),
-            "mean": (np.float16, (n, d)),
-            "variance": (np.float16, (n, d)),
-        }
-        for name, (dtype, shape) in wanted.items():
+        wanted = {
+            "packed": f"uint8 {(n, -(-d // 8))}",
+            "uncertainty": f"float32 {(n,)}",
+            "flips": f"float32 {(d,)}",
+        } | dict.fromkeys(self.moments, f"float16 {(n, d)}")
+        for name, expected in wanted.items():
             values = getattr(self, name)
-            if values is not None and (values.dtype, values.shape) != (dtype, shape):
-                raise ValueError(
-                    f"{name} is {values.dtype} {values.shape}; "
-                    f"{n} ids and {d} bits need {dtype.__name__} {shape}"
-                )
+            if (given := f"{values.dtype} {values.shape}") != expected:
+                raise ValueError(f"{name} is {given}; {n} ids and {d} bits need {expected}")
         if d % 8 and (self.packed[:, -1] >> d % 8).any():
             raise ValueError(f"codes of {d} bits have ones beyond them; the padding must be zero")
 
@@ -87,19 +82,14 @@ class Codes:
         flips: ArrayLike | None = None,
         **about: Any,
     ) -> Codes:
-        """Pack (N, D) booleans. Without uncertainty and flips the codes are certain.
-
-        The other arguments are attributes by their names.
-        """
+        """Pack (N, D) booleans; `about` are attributes by their names. The codes are certain by default."""
         rows = np.asarray(bits, dtype=bool)
         if rows.ndim != 2:
             raise ValueError(f"bits are {rows.shape}; they must be (N, D)")
-        names = np.empty(len(ids), dtype=object)
-        names[:] = ids
         n, d = rows.shape
         unsure = np.asarray(np.zeros(n) if uncertainty is None else uncertainty, np.float32)
         rates = np.asarray(np.zeros(d) if flips is None else flips, np.float32)
-        return cls(np.packbits(rows, 1, BIT_ORDER), d, names, unsure, rates, **about)
+        return cls(np.packbits(rows, 1, BIT_ORDER), d, np.array(ids, object), unsure, rates, **about)
 
     @property
     def moments(self) -> dict[str, NDArray[np.float16]]:
@@ -116,8 +106,8 @@ class Codes:
 
     def __getitem__(self, index: int | slice | Sequence[int] | NDArray[Any]) -> Codes:
         rows: Any = [index] if isinstance(index, int | np.integer) else index
-        of_images = {"packed": self.packed, "ids": self.ids, "uncertainty": self.uncertainty, **self.moments}
-        return replace(self, **{name: values[rows] for name, values in of_images.items()})
+        of_images = ["packed", "ids", "uncertainty", *self.moments]
+        return replace(self, **{name: getattr(self, name)[rows] for name in of_images})
 
     def hamming(self, other: Codes) -> NDArray[np.uint16]:
         """Compute all (N, M) distances to M other codes. Raises ValueError if they are of another model."""
@@ -156,10 +146,8 @@ class Codes:
         if self.bits != other.bits:
             raise ValueError(f"codes of {self.bits} bits cannot be compared with codes of {other.bits}")
         if self.model != other.model:
-            raise ValueError(
-                f"codes of the model {self.model[:12]} cannot be compared with those of {other.model[:12]}: "
-                "encode both with one model"
-            )
+            ours, theirs = self.model[:12], other.model[:12]
+            raise ValueError(f"codes of the models {ours} and {theirs} cannot be compared; encode with one")
 
 
 def exact_neighbours(
@@ -170,16 +158,12 @@ def exact_neighbours(
     if not k or not len(queries):
         return np.empty((len(queries), k), np.int32), np.empty((len(queries), k), np.int64)
     with limited_threads(len(queries)):  # FAISS's IndexBinaryFlat would copy the codes first
-        distances, rows = faiss.knn_hamming(np.ascontiguousarray(queries), np.ascontiguousarray(packed), k)
-    return distances, rows
+        return faiss.knn_hamming(np.ascontiguousarray(queries), np.ascontiguousarray(packed), k)
 
 
 @contextmanager
 def limited_threads(queries: int) -> Iterator[None]:
-    """Let FAISS use no more threads than there are queries, among which it divides its work.
-
-    It would wait for idle threads too. The number of threads is restored afterwards.
-    """
+    """Let FAISS use no more threads than queries, as it would wait for idle ones; restores their number."""
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(max(1, min(before, queries)))
     try:

@@ -15,9 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from stochcon.codes import inverted_lists
-from stochcon.codes.file import packed_column, read_columns
+from stochcon.codes.file import files, packed_column, read_columns
 from stochcon.codes.packed import BIT_ORDER, exact_neighbours
-from stochcon.codes.sharding import files
 from stochcon.codes.weighted import bit_weights, shares_of_ones, weighted_neighbours
 
 

@@ -34,33 +34,23 @@ def shares_of_ones(packed: NDArray[np.uint8], bits: int) -> NDArray[np.float64]:
 
 
 def bit_weights(shares: ArrayLike, flips: ArrayLike) -> NDArray[np.float32]:
-    """Weigh the bits by m (D,) and f (..., D); the mean of the weights (..., D) is 1.
+    """Weigh the bits by m (D,) and f (..., D). Where no bit is informative, the entropy is left out.
 
-    Where no bit is informative, the entropy is left out.
-
-    Example:
-        >>> bit_weights([0.5, 0.5, 1.0], [0.1, 0.1, 0.1]).tolist()
-        [1.5, 1.5, 0.0]
-        >>> print(bit_weights([0.5, 0.5], [[0.1, 0.1], [0.1, 0.4]]).round(2))
-        [[1.   1.  ]
-         [1.69 0.31]]
+    >>> print(bit_weights([0.5, 0.5, 1.0], [[0.1, 0.1, 0.1], [0.1, 0.4, 0.1]]).round(2))
+    [[1.5  1.5  0.  ]
+     [2.53 0.47 0.  ]]
     """
-    m = np.asarray(shares, np.float64)
+    m, f = np.asarray(shares, np.float64), np.clip(np.asarray(flips, np.float64), LEAST_FLIPS, MOST_FLIPS)
     on, off = np.maximum(m, 1e-300), np.maximum(1 - m, 1e-300)  # so that 0 log 0 is 0
     entropy = -m * np.log2(on) - (1 - m) * np.log2(off)
-    informative = entropy if entropy.any() else np.ones_like(m)
-    f = np.clip(np.asarray(flips, np.float64), LEAST_FLIPS, MOST_FLIPS)
-    weights = informative * np.log((1 - f) / f)
+    weights = (entropy if entropy.any() else 1) * np.log((1 - f) / f)
     return (weights / weights.mean(-1, keepdims=True)).astype(np.float32)
 
 
 def weighted_neighbours(
     packed: NDArray[np.uint8], queries: NDArray[np.bool_], weights: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Compare all of (N, B) packed codes with (M, D) queries under (M, D) weights.
-
-    Distances and rows are (M, min(k, N)), nearest first. Equal distances come in any order.
-    """
+    """Find what `exact_neighbours` does under (M, D) weights, for (M, D) bits; ties come in any order."""
     if not len(packed):
         return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
     # sum w |q - c| = sum w q + sum w (1 - 2q) c is linear in c. FAISS's product quantiser looks inner
