@@ -109,6 +109,8 @@ def search(
 
 def _rows(column: pa.ChunkedArray, ids: Sequence[str]) -> dict[str, int]:
     """Find the row of each id that is there; the first, if it is there several times."""
+    if not len(column):  # pyarrow before 26 crashes on a column without chunks
+        return {}
     # pa.array and pa.scalar would import pandas, which takes as long as the search
     encoded = [name.encode(errors="surrogateescape") for name in ids]
     buffers = np.cumsum([0, *map(len, encoded)], dtype=np.int32), b"".join(encoded)
