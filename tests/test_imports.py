@@ -94,7 +94,6 @@ EXTRAS = PYPROJECT["optional-dependencies"]
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "faiss": "faiss-cpu", "skimage": "scikit-image"}
 """The distribution that has a package, where its name is another one."""
 NOT_IMPORTED = {
-    "jinja2": "huggingface_hub fills in model cards with it",
     "scikit-image": "its photographs are a data set",
     "tabulate": "pandas writes Markdown tables with it",
 }

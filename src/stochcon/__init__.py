@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from stochcon.experiments.demo import demo as demo
     from stochcon.experiments.paper import paper as paper
     from stochcon.exporters.export import export as export
+    from stochcon.exporters.export import to_onnx as to_onnx
     from stochcon.exporters.hub import from_hub as from_hub
     from stochcon.exporters.hub import to_hub as to_hub
-    from stochcon.exporters.onnx import to_onnx as to_onnx
     from stochcon.method.objective import info_nce as info_nce
     from stochcon.recipebook import recipe as recipe
     from stochcon.recipebook import recipes as recipes
@@ -58,7 +58,7 @@ _HOMES = {
     "recipes": ("recipebook", "recipes"),
     "search": ("codes.search", "search"),
     "to_hub": ("exporters.hub", "to_hub"),
-    "to_onnx": ("exporters.onnx", "to_onnx"),
+    "to_onnx": ("exporters.export", "to_onnx"),
 }
 """The module of each public name, and what it is called there."""
 __all__ = sorted(_HOMES)

@@ -114,14 +114,14 @@ def test_a_card_says_nothing_that_is_not_known(tmp_path: Path) -> None:
     private = Data(name="folder", root=tmp_path / "private", size=16, channels=1)
     run = write_run(tmp_path / "run", recipe("digits", data=private, latent={"kind": "gaussian", "dim": 5}))
     atomic.write_json(run / runs.METRICS, {"linear.h": 50.0, "knn.h": 40.0})
-    folder = to_hub(run, tmp_path / "out")
+    folder = to_hub(run, tmp_path / "it's: #1")
     card = (folder / "README.md").read_text()
     assert has_row(card, "h, the backbone's output", "50.0", "40.0 |\n") and "mAP |" not in card
     (run / runs.METRICS).unlink()
     to_hub(run, folder)
     assert sorted(os.listdir(folder)) == ["README.md", "config.json", "model.safetensors"]
     loaded = ModelCard.load(folder / "README.md")
-    assert loaded.data.eval_results is None
+    assert loaded.data.eval_results is None and loaded.data.model_name == "it's: #1"
     for text in ("has not been evaluated", "publisher's own", "5 means and variances", "variance=cross"):
         assert text in loaded.text
     for file in folder.iterdir():

@@ -1,16 +1,21 @@
 """Export a finished run as a folder for the Hugging Face Hub, and load such a folder or a repository."""
 
-from __future__ import annotations
-
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from jinja2 import Template
 
 from stochcon import atomic, runs
 from stochcon.codes.encoder import Encoder
-from stochcon.exporters.card import model_card
+from stochcon.config import Config
+from stochcon.data.sets import LISTS
+from stochcon.evaluation.evaluate import table
+from stochcon.method import backbones
+from stochcon.method.model import StochCon
+from stochcon.report import markdown
 
 CARD = "README.md"
 EXPECTED = {runs.MODEL, runs.CONFIG, runs.METRICS, CARD, ".git", ".gitattributes"}
@@ -32,7 +37,7 @@ def to_hub(directory: Path | str, out: Path | str | None = None) -> Path:
 
     Example:
         >>> import tempfile, stochcon
-        >>> config = stochcon.recipe("digits").model_copy(update={"epochs": 1})
+        >>> config = stochcon.recipe("digits", epochs=1)
         >>> run = stochcon.pretrain(config, tempfile.mkdtemp() + "/digits", progress=False)
         >>> folder = to_hub(run, tempfile.mkdtemp())
         >>> sorted(path.name for path in folder.iterdir())
@@ -43,9 +48,9 @@ def to_hub(directory: Path | str, out: Path | str | None = None) -> Path:
     directory = Path(directory)
     out = Path(out or Path("hub") / directory.resolve().name)
     model, config = runs.load_model(directory)
-    if out.exists() and not out.is_dir():
+    if out.is_file():
         raise ValueError(f"{out} is a file; it must name a folder")
-    for name in sorted({path.name for path in out.iterdir()} - EXPECTED if out.is_dir() else ()):
+    for name in sorted({path.name for path in out.glob("*")} - EXPECTED):
         raise ValueError(f"{out} holds {name}, which is no part of a Hub folder: choose another --out")
 
     # The publisher may not want to tell where the images lay on the disk.
@@ -53,13 +58,29 @@ def to_hub(directory: Path | str, out: Path | str | None = None) -> Path:
     scored = directory / runs.METRICS
     metrics = json.loads(scored.read_bytes()) if scored.is_file() else {}
     atomic.write(out / runs.MODEL, (directory / runs.MODEL).read_bytes())
-    atomic.write(out / CARD, model_card(out.resolve().name, model, config, metrics).encode())
+    atomic.write(out / CARD, _model_card(out.resolve().name, model, config, metrics).encode())
     if metrics:
         atomic.write_json(out / runs.METRICS, metrics)
     else:
         (out / runs.METRICS).unlink(missing_ok=True)
     runs.write_config(out, config)  # last, since nothing loads a folder without it
     return out
+
+
+def _model_card(name: str, model: StochCon, config: Config, metrics: dict[str, float]) -> str:
+    """Fill in model_card.md. The card names no licence, which is the publisher's to give."""
+    template = Path(__file__).with_name("model_card.md").read_text(encoding="utf-8")
+    return Template(template, keep_trailing_newline=True).render(
+        name=name,
+        version=version("stochcon"),
+        config=config,
+        metrics=metrics,
+        scores=markdown(table(metrics)) if metrics else "",
+        latent=model.latent,
+        width=backbones.width(model.backbone),
+        parameters=sum(p.numel() for part in (model.backbone, model.pi) for p in part.parameters()),
+        description=" ".join((LISTS[config.data.name].__doc__ or "").split()),
+    )
 
 
 def from_hub(name: Path | str) -> Encoder:

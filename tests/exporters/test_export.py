@@ -20,8 +20,7 @@ from stochcon.cli import main
 from stochcon.codes.encoder import model_hash
 from stochcon.config import Config, Data
 from stochcon.data.sets import load
-from stochcon.exporters.export import export
-from stochcon.exporters.onnx import TOLERANCE, compare, to_onnx
+from stochcon.exporters.export import TOLERANCE, compare, export, to_onnx
 from tests.shared import error, write_run
 
 BITS = 13
@@ -182,7 +181,7 @@ def test_export_says_what_is_wrong(
     moved = write_run(tmp_path / "moved", recipe("digits", data=gone))
     cases: list[tuple[tuple[object, ...], str]] = [
         ((tmp_path / "none", *to), f"{tmp_path / 'none'} is not a run: it has no config.json"),
-        ((simclr, *to), f"{simclr} has a deterministic latent, which has no bits for ONNX to give; "),
+        ((simclr, *to), f"{simclr} has a deterministic latent, which has no bits; "),
         ((moved, *to), f"data.root: {gone.root} is not a folder; "),
         ((run, "--to", "onnx", "--out", tmp_path), f"{tmp_path} is a folder; it must name a file"),
         ((run, *to, "--check", "-1"), "--check is -1; it must be 0 or more"),
