@@ -23,7 +23,7 @@ from PIL import Image
 
 from benchmarks.measure import CORES, Row, summary, write
 from stochcon.config import Data
-from stochcon.data.decode import canvas, open_image
+from stochcon.data.images import canvas, open_image
 from stochcon.data.photographs import PHOTOGRAPHS, photograph
 from stochcon.data.sets import load_training
 

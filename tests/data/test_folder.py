@@ -1,17 +1,18 @@
 """A folder: its classes, its splits, what is passed over, and how many of its files may be unreadable."""
 
 import os
-from collections import Counter
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from stochcon.config import Data
-from stochcon.data.folder import SHARES, drawn_split, files, list_folder, packed, text
-from stochcon.data.images import SPLITS, Split
+from stochcon.data.folder import divided, files, list_folder, packed, text
+from stochcon.data.images import SPLITS, Source, Split
 from stochcon.data.sets import load
 from tests.data.files import folder, only_train, picture, refusal
 
@@ -92,8 +93,12 @@ def test_an_image_stays_in_its_split(some: set[int], others: set[int]) -> None:
 
 
 def test_shares_of_the_splits() -> None:
-    drawn = Counter(drawn_split(f"image-{i}.jpg", SHARES) for i in range(20000))
-    assert [drawn[split] / 20000 for split in SPLITS] == pytest.approx([0.8, 0.1, 0.1], abs=0.01)
+    names = packed(f"image-{i}.jpg" for i in range(20000))
+    drawn = divided(names, [None] * 20000, lambda i: Source(text(names[i]), None, Image.Image))
+    assert [len(drawn[split]) / 20000 for split in SPLITS] == pytest.approx([0.8, 0.1, 0.1], abs=0.01)
+    assert sorted(source.id for split in SPLITS for source in drawn[split]) == sorted(map(text, names))
+    digest = sha256("".join(source.id for source in drawn["validation"]).encode()).hexdigest()
+    assert digest[:16] == "83ed0344f9d6dbe2"
 
 
 def test_too_many_unreadable_files(tmp_path: Path) -> None:
@@ -115,7 +120,6 @@ def test_folders_without_images(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no image")
     assert refusal(folder(tmp_path)).startswith(f"data.root: {tmp_path} has no images")
     picture(tmp_path / "0.png")
-    assert drawn_split("0.png", SHARES) != "test"
     assert refusal(folder(tmp_path), "test").startswith(
         f"data.root: {tmp_path} has too few images, none for test"
     )

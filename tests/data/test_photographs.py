@@ -10,7 +10,7 @@ from torchvision.transforms.functional import pil_to_tensor, resize
 
 from stochcon.config import Data
 from stochcon.data.images import SPLITS, Split, raw_bits
-from stochcon.data.photographs import GAP, PHOTOGRAPHS, list_patches, photograph
+from stochcon.data.photographs import GAP, PHOTOGRAPHS, list_photographs, photograph
 from stochcon.data.sets import load
 
 Patches = dict[Split, list[tuple[str, int, int, int]]]
@@ -21,7 +21,7 @@ def patches() -> Patches:
     """Photograph, left, top and side of every patch, read off its id."""
     found: Patches = {}
     for split in SPLITS:
-        parts = [source.id.split("/") for source in list_patches(split)]
+        parts = [source.id.split("/") for source in list_photographs(Data(), split)[1]]
         found[split] = [(name, int(x), int(y), int(side)) for name, x, y, side in parts]
     return found
 

@@ -11,9 +11,8 @@ from PIL import Image
 from stochcon import runs
 from stochcon.cli import main
 from stochcon.config import Data
-from stochcon.data.decode import Unreadable
 from stochcon.data.folder import files
-from stochcon.data.images import Source
+from stochcon.data.images import Source, Unreadable
 from stochcon.data.sets import load, load_training
 from stochcon.data.training_images import TrainingImages
 from tests.data.files import folder, jpeg, write_tar
@@ -120,9 +119,8 @@ def test_a_run_has_the_same_bits_held_decoded_on_demand_and_from_shards(
     many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(
-        "stochcon.data.folder.SHARES", {}
-    )  # shares are drawn by names, which are others in shards
+    # Validation and test take no share: it is drawn by names, which are others in shards.
+    monkeypatch.setattr("stochcon.data.folder.SHARE", 1e-9)
     root, held, streamed, sharded = (tmp_path / name for name in ("few", "held", "streamed", "sharded"))
     for k, path in enumerate(sorted(many.glob("train/*/*1.jpg"))[:60]):
         target = root / path.relative_to(many / "train")

@@ -16,8 +16,7 @@ from stochcon import atomic, runs
 from stochcon.codes import file
 from stochcon.codes.packed import Codes, mean_flips
 from stochcon.data import images
-from stochcon.data.decode import refuse_too_many
-from stochcon.data.images import Images, Source, Split
+from stochcon.data.images import Images, Source, Split, refuse_too_many
 from stochcon.data.pictures import Pictures, list_pictures
 from stochcon.data.sets import list_images
 from stochcon.evaluation.features import Features, extract

@@ -13,7 +13,7 @@ from PIL import Image
 from stochcon import report
 from stochcon.codes.search import Neighbours
 from stochcon.config import Data
-from stochcon.data.decode import Unreadable, open_image
+from stochcon.data.images import Unreadable, open_image
 from stochcon.data.sets import list_images
 
 SHOWN_QUERIES, SHOWN_RESULTS = 12, 10

@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import partial
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,14 +22,14 @@ import pyarrow.parquet as pq
 from rich.progress import track
 
 from stochcon import atomic
-from stochcon.data.decode import EXTENSIONS, open_image
 from stochcon.data.folder import SPLIT_NAMES, divided, given_splits, text
-from stochcon.data.images import Source, Sources, Split
+from stochcon.data.images import EXTENSIONS, Source, Sources, Split, open_image
 from stochcon.parallel import all_gather_object, rank, world_size
 
+INDEX = pa.schema({"name": pa.binary(), "label": pa.string(), "offset": pa.int64(), "length": pa.int64()})
 
-def tar_files(path: Path) -> Iterator[tarfile.TarInfo]:
-    """Yield the regular files of a tar file. Raises ValueError if it is not whole, or is compressed."""
+
+def _tar_files(path: Path) -> Iterator[tarfile.TarInfo]:
     try:
         with tarfile.open(path, "r:") as tar, open(path, "rb") as file:
             while member := tar.next():
@@ -36,16 +37,15 @@ def tar_files(path: Path) -> Iterator[tarfile.TarInfo]:
                 if member.isfile():
                     yield member
             file.seek(tar.offset)
-            if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+            if file.read(tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile takes a damaged header for the end
                 raise tarfile.ReadError(f"no header at byte {tar.offset}")
     except tarfile.TarError as error:
         wanted = "it must be a whole tar file that is not compressed"
         raise ValueError(f"{path} is damaged or compressed ({error}); {wanted}") from None
 
 
-def read_slice(path: Path, offset: int, length: int) -> bytes:
-    """Read some bytes of a file. It is opened each time, so that threads share nothing."""
-    with open(path, "rb") as file:
+def _read_slice(path: Path, offset: int, length: int) -> bytes:
+    with open(path, "rb") as file:  # opened each time, so that threads share nothing
         file.seek(offset)
         return file.read(length)
 
@@ -63,7 +63,7 @@ def list_archive(path: Path, size: int) -> list[Source]:
             raise ValueError(f"{path} is damaged ({error}); it must be a whole zip file") from None
         reads = {name: partial(archive.read, name) for name in archive.namelist()}
     else:
-        reads = {m.name: partial(read_slice, path, m.offset_data, m.size) for m in tar_files(path)}
+        reads = {m.name: partial(_read_slice, path, m.offset_data, m.size) for m in _tar_files(path)}
     return [
         Source(str(name), None, partial(open_image, read, size))
         for name, read in ((PurePosixPath(name), read) for name, read in reads.items())
@@ -80,45 +80,38 @@ def list_shards(
       no shard names takes a tenth of the images by a hash of their names, as in a folder.
     - `KEY.cls` beside `KEY.jpg` holds the label, a number or a name. So does `label` or `cls` in `KEY.json`.
       If any image has no label, nothing is labelled.
-
-    Raises ValueError if a shard is not whole, if there are no images, or if only some shards name a split.
     """
-    given = given_splits(root, {shard: named_split(shard) for shard in shards})
+    given = given_splits(root, {shard: _named_split(shard) for shard in shards})
     mine = shards[rank() :: world_size()]
     for shard in track(mine, "reading the headers of shards", transient=True, disable=rank() > 0):
-        indexed(root / shard, cache)
+        _index(root / shard, cache)
     all_gather_object(None)  # wait: all processes can now take from the cache what one has read
-    tables = [indexed(root / shard, cache) for shard in shards]
+    tables = [_index(root / shard, cache) for shard in shards]
     shard_of = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
     names, told, *places = pa.concat_tables(tables).columns
     offsets, lengths = (column.to_numpy() for column in places)
     if not len(names):
         raise ValueError(f"data.root: the shards of {root} have no images; names must end in {EXTENSIONS}")
     found = told.unique().to_pylist()
-    number = None not in found and all(label.isdecimal() for label in found)
-    classes = () if None in found else tuple(sorted(found, key=int if number else str))
+    numbers = None not in found and all(label.isdecimal() for label in found)
+    classes = () if None in found else tuple(sorted(found, key=int if numbers else str))
     labels = {label: i for i, label in enumerate(classes)}
 
     def source(i: int) -> Source:
         shard = shards[shard_of[i]]
-        read = partial(read_slice, root / shard, int(offsets[i]), int(lengths[i]))
+        read = partial(_read_slice, root / shard, int(offsets[i]), int(lengths[i]))
         label = labels.get(told[i].as_py())
         return Source(f"{shard}/{text(names[i])}", label, partial(open_image, read, size))
 
     return classes, divided(names, (given.get(shards[int(k)]) for k in shard_of), source)
 
 
-def named_split(shard: str) -> Split | None:
-    """Find the split that a word of a shard's path names.
-
-    >>> named_split("imagenet-val-000012.tar"), named_split("train/0.tar"), named_split("shard-000000.tar")
-    ('validation', 'train', None)
-    """
+def _named_split(shard: str) -> Split | None:
     words = {SPLIT_NAMES[word] for word in re.split(r"[^a-z]+", shard.lower()) if word in SPLIT_NAMES}
     return words.pop() if len(words) == 1 else None
 
 
-def indexed(shard: Path, cache: Path) -> pa.Table:
+def _index(shard: Path, cache: Path) -> pa.Table:
     """Find the images of a shard: in the cache if the shard is as it was, otherwise from its headers."""
     shard = shard.absolute()
     status = shard.stat()
@@ -127,38 +120,29 @@ def indexed(shard: Path, cache: Path) -> pa.Table:
     with suppress(OSError, pa.ArrowInvalid), pq.ParquetFile(path) as kept:  # what is damaged is made again
         if kept.schema_arrow.metadata == stamp:
             return kept.read()
-    table = read_headers(shard).replace_schema_metadata(stamp)
+    table = pa.Table.from_pylist(_read_headers(shard), INDEX.with_metadata(stamp))
     with atomic.replacing(path) as file:
         pq.write_table(table, file)
     return table
 
 
-def read_headers(shard: Path) -> pa.Table:
-    """Read the headers of a shard: its images' names, labels (null without one) and places in bytes."""
-    images: list[tuple[bytes, str, int, int]] = []
-    labels: dict[str, str] = {}
-    for member in tar_files(shard):
+def _read_headers(shard: Path) -> list[dict[str, Any]]:
+    images: list[dict[str, Any]] = []
+    labels = {}
+    for member in _tar_files(shard):
         folder, _, base = member.name.rpartition("/")
-        key, dot, ending = base.partition(".")
-        key, ending = f"{folder}/{key}", dot + ending.lower()
-        if ending in EXTENSIONS and not base.startswith("."):
-            images.append((os.fsencode(member.name), key, member.offset_data, member.size))
+        stem, dot, ending = base.partition(".")
+        key, ending = f"{folder}/{stem}", dot + ending.lower()
+        if ending in EXTENSIONS and stem:
+            place = {"offset": member.offset_data, "length": member.size}
+            images.append({"name": os.fsencode(member.name), "key": key, **place})
         elif ending in (".cls", ".json"):
-            content = read_slice(shard, member.offset_data, member.size)
-            if label := read_label(ending, content, f"{shard}/{member.name}"):
-                labels[key] = label
-    names, keys, offsets, lengths = zip(*images, strict=True) if images else ((),) * 4
-    columns = {"name": names, "label": map(labels.get, keys), "offset": offsets, "length": lengths}
-    types = {"name": pa.binary(), "label": pa.string(), "offset": pa.int64(), "length": pa.int64()}
-    return pa.table({name: list(column) for name, column in columns.items()}, pa.schema(types))
-
-
-def read_label(ending: str, content: bytes, name: str) -> str:
-    """Read the label that `KEY.cls` holds, or `label` or `cls` of `KEY.json`; empty if there is none."""
-    try:
-        label = content.decode().strip()
-        fields = {"label": label} if ending == ".cls" else json.loads(label)
-    except ValueError as error:
-        raise ValueError(f"{name} holds no label: {error}") from None
-    found = fields.get("label", fields.get("cls")) if isinstance(fields, dict) else None
-    return "" if found is None else str(found)
+            content = _read_slice(shard, member.offset_data, member.size)
+            try:
+                fields = json.loads(content) if ending == ".json" else {"label": content.decode().strip()}
+            except ValueError as error:
+                raise ValueError(f"{shard}/{member.name} holds no label: {error}") from None
+            label = fields.get("label", fields.get("cls")) if isinstance(fields, dict) else None
+            if label not in (None, ""):
+                labels[key] = str(label)
+    return [{**image, "label": labels.get(image["key"])} for image in images]

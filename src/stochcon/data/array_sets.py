@@ -2,7 +2,7 @@
 
 import gzip
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -14,10 +14,9 @@ from torchvision.datasets import FashionMNIST
 from torchvision.datasets.utils import download_and_extract_archive
 
 from stochcon.config import Data
-from stochcon.data.images import Source, Split, stratified_subset
+from stochcon.data.images import Listing, Source, Split, stratified_subset
 
 Pixels = NDArray[np.uint8]
-Listing = tuple[tuple[str, ...], list[Source]]  # the names of the classes, and the images of one split
 HELD_OUT = 5000  # validation images, evenly over the classes, of a set that has none (at most a tenth)
 DEBIAN = Path("/usr/share/datasets")
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -34,20 +33,17 @@ def list_digits(config: Data, split: Split) -> Listing:
     """1,797 digits of 8 x 8 pixels, from scikit-learn: 360 for each of validation and test."""
     digits = load_digits()
     pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    test = stratified_subset(digits.target, 360)
-    validation = sorted({*stratified_subset(digits.target, 720)} - {*test})
-    train = sorted({*range(len(pixels))} - {*test} - {*validation})
-    chosen = {"train": train, "validation": validation, "test": test}[split]
-    return tuple("0123456789"), _sources("digits", pixels, digits.target, chosen)
+    test, held_out = (stratified_subset(digits.target, count) for count in (360, 720))
+    chosen = {"train": {*range(len(pixels))} - {*held_out}, "validation": {*held_out} - {*test}, "test": test}
+    return tuple("0123456789"), _sources("digits", pixels, digits.target, chosen[split])
 
 
 def list_fashion(config: Data, split: Split) -> Listing:
     """Fashion-MNIST, 70,000 grey images of 28 x 28 pixels, from the idx files of its authors."""
     prefix = "t10k" if split == "test" else "train"
     names = [f"{prefix}-images-idx3-ubyte.gz", f"{prefix}-labels-idx1-ubyte.gz"]
-    bases = [DEBIAN / "fashion-mnist", Path("data"), cache()]
     download = partial(FashionMNIST, cache(), download=True)
-    images, labels = _find(config, names, bases, "FashionMNIST/raw", download)
+    images, labels = _find(config, names, "FashionMNIST/raw", download)
     pixels, targets = _read_idx(images, dimensions=3), _read_idx(labels, dimensions=1)
     classes = tuple(FashionMNIST.classes)
     if len(pixels) != len(targets) or targets.max(initial=0) >= len(classes):
@@ -59,40 +55,37 @@ def list_cifar(config: Data, split: Split) -> Listing:
     """CIFAR-10, 60,000 colour images of 32 x 32 pixels, from its binary version (no pickles)."""
     names = ["test_batch.bin"] if split == "test" else [f"data_batch_{i}.bin" for i in range(1, 6)]
     download = partial(download_and_extract_archive, CIFAR_URL, cache(), md5=CIFAR_MD5)
-    paths = _find(config, names, [Path("data"), cache()], "cifar-10-batches-bin", download)
+    paths = _find(config, names, "cifar-10-batches-bin", download)
     rows = np.concatenate([_read_cifar(path) for path in paths])
     pixels = np.ascontiguousarray(rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
     return CIFAR_CLASSES, _split_sources(split, pixels, rows[:, 0])
 
 
-def _sources(stem: str, pixels: Pixels, targets: Pixels, chosen: list[int]) -> list[Source]:
-    return [Source(f"{stem}/{i}", int(targets[i]), partial(Image.fromarray, pixels[i])) for i in chosen]
+def _sources(stem: str, pixels: Pixels, targets: Pixels, chosen: Iterable[int]) -> list[Source]:
+    images = [(i, partial(Image.fromarray, pixels[i])) for i in sorted(chosen)]
+    return [Source(f"{stem}/{i}", int(targets[i]), image) for i, image in images]
 
 
 def _split_sources(split: Split, pixels: Pixels, targets: Pixels) -> list[Source]:
-    """The images of a file that belong to a split, where train and validation share one file."""
-    everything = list(range(len(targets)))
+    everything = range(len(targets))
     if split == "test":
         return _sources("test", pixels, targets, everything)
     validation = stratified_subset(targets, min(HELD_OUT, len(targets) // 10))
-    chosen = validation if split == "validation" else sorted({*everything} - {*validation})
+    chosen = validation if split == "validation" else {*everything} - {*validation}
     return _sources("train", pixels, targets, chosen)
 
 
-def _find(
-    config: Data, names: list[str], bases: list[Path], below: str, download: Callable[[], object]
-) -> list[Path]:
-    """The named files, unzipped or not, where they all are; they are downloaded if there is no root."""
-    places = [place for base in ([config.root] if config.root else bases) for place in (base, base / below)]
+def _find(config: Data, names: list[str], below: str, download: Callable[[], object]) -> list[Path]:
+    """Find the named files, unzipped or not, where they all are; download them if there is no root."""
+    bases = [config.root] if config.root else [DEBIAN / config.name, Path("data"), cache()]
+    places = [place for base in bases for place in (base, base / below)]
 
     def look() -> list[Path]:
         for place in places:
             paths = [place / name for name in names]
-            found = [
-                path if path.is_file() else path.with_name(path.name.removesuffix(".gz")) for path in paths
-            ]
-            if all(path.is_file() for path in found):
-                return found
+            paths = [p if p.is_file() else p.with_name(p.name.removesuffix(".gz")) for p in paths]
+            if all(map(Path.is_file, paths)):
+                return paths
         return []
 
     found = look()
@@ -110,20 +103,20 @@ def _find(
 
 
 def _read_idx(path: Path, dimensions: int) -> Pixels:
-    """An idx file of bytes (the format of MNIST), compressed or not."""
+    """Read an idx file of bytes (the format of MNIST), compressed or not."""
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
+        start = 4 + 4 * dimensions
+        shape = np.frombuffer(content, ">u4", dimensions, offset=4)
+        if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) != start + shape.prod():
+            raise ValueError("no idx file of its size")
+    except (OSError, EOFError, zlib.error, ValueError) as error:
         raise _damaged(path, error) from error
-    start = 4 + 4 * dimensions
-    shape = [int.from_bytes(content[i : i + 4]) for i in range(4, start, 4)]
-    if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) != start + np.prod(shape):
-        raise _damaged(path, "no idx file of its size")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
 def _read_cifar(path: Path) -> Pixels:
-    """A batch of CIFAR-10's binary version: rows of 1 label and 32 x 32 reds, greens and blues."""
+    """Read a batch of CIFAR-10's binary version: rows of 1 label and 32 x 32 reds, greens and blues."""
     content = np.fromfile(path, np.uint8)
     if len(content) == 0 or len(content) % 3073 or content[::3073].max() >= len(CIFAR_CLASSES):
         raise _damaged(path, "no rows of 1 + 3072 bytes")

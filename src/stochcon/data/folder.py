@@ -1,20 +1,19 @@
 """A folder of image files: folders name the classes and the splits, or a hash of the path draws the split."""
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from stochcon.data.decode import EXTENSIONS, open_image
-from stochcon.data.images import SPLITS, Source, Sources, Split
+from stochcon.data.images import EXTENSIONS, SPLITS, Source, Sources, Split, open_image
 
 SPLIT_NAMES: dict[str, Split] = {**{s: s for s in SPLITS}, "val": "validation", "valid": "validation"}
-SHARES: dict[Split, float] = {"validation": 0.1, "test": 0.1}  # what they take of `train` if given no image
+SHARE = 0.1  # of `train`, for each of validation and test that is given no image
 
 
 def list_folder(root: Path, size: int) -> tuple[tuple[str, ...], dict[Split, Sources]]:
@@ -24,11 +23,7 @@ def list_folder(root: Path, size: int) -> tuple[tuple[str, ...], dict[Split, Sou
       folder takes a tenth of the other images (of `train`, if there is one) by a hash of the path. So an
       image stays in its split whatever is added or removed beside it.
     - The first folder below is the class. If any image lies in none, nothing is labelled.
-
-    Raises ValueError if the folder is missing or has no images, or if other folders lie beside split folders.
     """
-    if not root.is_dir():
-        raise ValueError(f"data.root: {root} is not a folder; it must be a folder of images")
     names = packed(files(root, EXTENSIONS))
     if not len(names):
         endings = " ".join((*EXTENSIONS, ".tar"))
@@ -71,10 +66,9 @@ def files(root: Path, extensions: tuple[str, ...]) -> Iterator[str]:
 
 def packed(names: Iterable[str]) -> pa.ChunkedArray:
     """Keep names at a few bytes each. They are bytes there, since a file's name need not be UTF-8."""
-    encoded, chunks = map(os.fsencode, names), []
-    while chunk := list(islice(encoded, 2**16)):  # never all of them as objects of Python
-        chunks.append(pa.array(chunk, pa.binary()))
-    return pa.chunked_array(chunks, pa.binary())
+    encoded = map(os.fsencode, names)
+    chunks = iter(lambda: list(islice(encoded, 2**16)), [])  # never all of them as objects of Python
+    return pa.chunked_array([pa.array(chunk, pa.binary()) for chunk in chunks], pa.binary())
 
 
 def text(name: pa.Scalar) -> str:
@@ -92,11 +86,9 @@ def given_splits(root: Path, named: dict[str, Split | None]) -> dict[str, Split]
     Raises ValueError if only some tell: is that a class called train, or a test split about to be trained on?
     """
     given = {name: split for name, split in named.items() if split}
-    others = named.keys() - given.keys()
-    if given and others:
-        raise ValueError(
-            f"data.root: {root} has {min(others)} beside split folders; make it all splits or none"
-        )
+    if given and (others := named.keys() - given.keys()):
+        wanted = "make it all splits or none"
+        raise ValueError(f"data.root: {root} has {min(others)} beside split folders; {wanted}")
     return given
 
 
@@ -105,21 +97,10 @@ def divided(
 ) -> dict[Split, Sources]:
     """Divide images into splits, as they are given. A split that is given none takes its share of `train`."""
     numbers = np.fromiter((SPLITS.index(split or "train") for split in given), np.int8)
-    shares = {split: share for split, share in SHARES.items() if SPLITS.index(split) not in numbers}
+    absent = [k for k in range(1, len(SPLITS)) if k not in numbers]
     for i in np.flatnonzero(numbers == 0).tolist():
-        numbers[i] = SPLITS.index(drawn_split(text(names[i]), shares))
+        position = int.from_bytes(sha256(names[i].as_py()).digest()[:8]) / 2**64
+        part = int(position // SHARE)
+        if part < len(absent):
+            numbers[i] = absent[part]
     return {split: Sources(source, np.flatnonzero(numbers == k)) for k, split in enumerate(SPLITS)}
-
-
-def drawn_split(name: str, shares: dict[Split, float]) -> Split:
-    """Draw a split by a hash of the name: each of `shares` with its probability, else `train`.
-
-    >>> [drawn_split(f"cat/{i}.jpg", SHARES) for i in range(4)]
-    ['train', 'train', 'train', 'validation']
-    """
-    position = int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8]) / 2**64
-    for split, share in shares.items():
-        if position < share:
-            return split
-        position -= share
-    return "train"

@@ -11,7 +11,8 @@ from importlib.resources import as_file, files
 import numpy as np
 from PIL import Image
 
-from stochcon.data.images import Source, Split
+from stochcon.config import Data
+from stochcon.data.images import Listing, Source, Split
 
 PHOTOGRAPHS = {
     "astronaut": "skimage/data/astronaut.png",
@@ -46,39 +47,35 @@ def photograph(name: str) -> Image.Image:
         return image.copy()
 
 
-def strip(length: int, split: Split) -> tuple[int, int]:
-    """Find a split on a photograph's longer side: its first pixel, and the one after its last.
+def _boxes(image: Image.Image, split: Split, seed: tuple[int, int]) -> Iterator[tuple[int, int, int]]:
+    """Draw left, top and side of square patches of one split. No two are the same, and none is flat.
 
-    Validation, train and test share the side 20 / 60 / 20. Train is in the middle, so that validation and
-    test are equally far from it. What is chosen on the one should hold on the other.
+    On the longer side, validation, train and test share the pixels 20 / 60 / 20. Train is in the middle, so
+    that validation and test are equally far from it. What is chosen on the one should hold on the other.
     """
+    length, breadth = max(image.size), min(image.size)
     fifth = (length - 2 * GAP) // 5
     inner = (fifth + GAP, length - fifth - GAP)
-    return {"validation": (0, fifth), "train": inner, "test": (length - fifth, length)}[split]
-
-
-def boxes(image: Image.Image, split: Split, seed: tuple[int, int]) -> Iterator[tuple[int, int, int]]:
-    """Draw left, top and side of square patches of one split. No two are the same, and none is flat."""
-    rng = np.random.default_rng(seed)
-    low, high = strip(max(image.size), split)
+    low, high = {"validation": (0, fifth), "train": inner, "test": (length - fifth, length)}[split]
     grey = np.asarray(image.convert("L"))
+    rng = np.random.default_rng(seed)
     drawn: set[tuple[int, int, int]] = set()
     while len(drawn) < PATCHES[split]:
         side = int(rng.integers(SIDES[0], SIDES[1] + 1))
         along = int(rng.integers(low, high - side + 1))
-        across = int(rng.integers(0, min(image.size) - side + 1))
+        across = int(rng.integers(0, breadth - side + 1))
         x, y = (along, across) if image.width >= image.height else (across, along)
         if (x, y, side) not in drawn and grey[y : y + side, x : x + side].std() >= FLAT:
             drawn.add((x, y, side))
             yield x, y, side
 
 
-def list_patches(split: Split) -> list[Source]:
-    """List the patches of one split, 1000 or 200 of each photograph in turn. None is cut out yet."""
+def list_photographs(config: Data, split: Split) -> Listing:
+    """25,200 patches of 18 photographs (scikit-image, scikit-learn): 3,600 each to validate and to test."""
     sources = []
     for label, name in enumerate(PHOTOGRAPHS):
         image = photograph(name)
-        for x, y, side in boxes(image, split, seed=(label, list(PATCHES).index(split))):
-            patch = partial(image.crop, (x, y, x + side, y + side))
+        for x, y, side in _boxes(image, split, seed=(label, list(PATCHES).index(split))):
+            patch = partial(image.crop, (x, y, x + side, y + side))  # nothing is cut out yet
             sources.append(Source(f"{name}/{x}/{y}/{side}", label, patch))
-    return sources
+    return tuple(PHOTOGRAPHS), sources

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from stochcon.data.decode import open_image, to_rgb
-from stochcon.data.images import Source
+from stochcon.data.images import Source, open_image, to_rgb
 
 Picture = Image.Image | Path | str | NDArray[np.uint8] | Tensor
 Pictures = Picture | Iterable[Picture]  # an array or a tensor may itself be several
@@ -21,10 +20,7 @@ def list_pictures(pictures: Pictures, size: int, ids: Sequence[str] | None = Non
 
     The layout is that of the library and never guessed from the numbers. NumPy's is (H, W), (H, W, C) or
     (N, H, W, C). PyTorch's is (H, W), (C, H, W) or (N, C, H, W). C is 1 or 3, and pixels are uint8. An
-    iterable may mix pictures of all kinds and sizes. Raises ValueError for another layout or number of ids.
-
-    >>> [source.id for source in list_pictures(np.zeros((2, 8, 8, 1), np.uint8), size=8)]
-    ['0', '1']
+    iterable may mix pictures of all kinds and sizes.
     """
     singles = list(_singles(pictures))
     names = [str(i) for i in range(len(singles))] if ids is None else list(ids)
@@ -34,11 +30,9 @@ def list_pictures(pictures: Pictures, size: int, ids: Sequence[str] | None = Non
     return [Source(name, None, partial(_open, single, size)) for name, single in pairs]
 
 
-def _singles(pictures: Pictures) -> Iterable[Image.Image | Path | NDArray[np.uint8]]:
-    if isinstance(pictures, Image.Image | Path):
+def _singles(pictures: Pictures) -> Iterable[Image.Image | Path | str | NDArray[np.uint8]]:
+    if isinstance(pictures, Image.Image | Path | str):
         return [pictures]
-    if isinstance(pictures, str):
-        return [Path(pictures)]
     if not isinstance(pictures, np.ndarray | Tensor):
         return (single for picture in pictures for single in _singles(picture))
     array = pictures.detach().cpu().numpy() if isinstance(pictures, Tensor) else pictures
@@ -56,9 +50,9 @@ def _singles(pictures: Pictures) -> Iterable[Image.Image | Path | NDArray[np.uin
     return array
 
 
-def _open(picture: Image.Image | Path | NDArray[np.uint8], size: int) -> Image.Image:
-    if isinstance(picture, Path):
-        return open_image(picture.read_bytes, size)
+def _open(picture: Image.Image | Path | str | NDArray[np.uint8], size: int) -> Image.Image:
+    if isinstance(picture, Path | str):
+        return open_image(Path(picture).read_bytes, size)
     if isinstance(picture, Image.Image):
         return to_rgb(ImageOps.exif_transpose(picture))
-    return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else np.ascontiguousarray(picture))
+    return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)

@@ -14,13 +14,21 @@ from torch import Tensor
 from stochcon.config import Data
 from stochcon.data.archives import list_archive, list_shards
 from stochcon.data.array_sets import cache, list_cifar, list_digits, list_fashion
-from stochcon.data.decode import refuse_too_many
 from stochcon.data.folder import files, list_folder, list_undivided
-from stochcon.data.images import SPLITS, Images, Source, Sources, Split, chained, read, stratified_subset
-from stochcon.data.photographs import PHOTOGRAPHS, list_patches
+from stochcon.data.images import (
+    SPLITS,
+    Images,
+    Listing,
+    Source,
+    Sources,
+    Split,
+    chained,
+    read,
+    refuse_too_many,
+    stratified_subset,
+)
+from stochcon.data.photographs import list_photographs
 from stochcon.data.training_images import TrainingImages
-
-Listing = tuple[tuple[str, ...], Sequence[Source]]  # the names of the classes, and the images of one split
 
 
 def load(config: Data, split: Split) -> Images:
@@ -46,9 +54,8 @@ def load(config: Data, split: Split) -> Images:
     """
     classes, sources = listed(config, split)
     images = read(sources, classes, config.size, config.channels)
-    refuse_too_many(
-        images.skipped, len(sources), config.max_bad, f"{split} images of {config.root or config.name}"
-    )
+    what = f"{split} images of {config.root or config.name}"
+    refuse_too_many(images.skipped, len(sources), config.max_bad, what)
     return images
 
 
@@ -56,10 +63,8 @@ def load_labelled(config: Data, split: Split) -> tuple[Images, Tensor]:
     """Read one split, as `load` does, and its labels (N,). Raises ValueError if nothing is labelled."""
     images = load(config, split)
     if images.labels is None:
-        raise ValueError(
-            f"{config.root} has no class folders, so there is nothing to classify: "
-            "put images into root/class/"
-        )
+        wanted = "put images into root/class/"
+        raise ValueError(f"{config.root} has no class folders, so there is nothing to classify: {wanted}")
     return images, images.labels
 
 
@@ -73,12 +78,8 @@ def list_images(name: str, config: Data, split: Split | None) -> Sequence[Source
 
     They are those of a folder of images or shards, of a .tar or .zip archive, or of a data set by its name (a
     folder of that name is ./NAME). If `config` is that data set, its files are where `config` has them.
-
-    >>> len(list_images("digits", Data(), "test")), len(list_images("digits", Data(), None))
-    (360, 1797)
     """
-    named = [known for known in LISTS if known != "folder"]
-    root = Path(name)
+    root, named = Path(name), LISTS.keys() - {"folder"}
     if name in named:
         changes = {"name": name, "root": config.root if config.name == name else None}
     elif root.is_file():
@@ -86,14 +87,13 @@ def list_images(name: str, config: Data, split: Split | None) -> Sequence[Source
             raise ValueError(f"{name} is an archive, which has no splits: leave --split {split} away")
         return list_archive(root, config.size)
     elif root.is_dir():
-        if not split and not _shards(root):
+        if not split and not any(files(root, (".tar",))):
             return list_undivided(root, config.size)
         changes = {"name": "folder", "root": root}
     else:
-        raise ValueError(
-            f"{name} is neither a folder or an archive of images nor one of the data sets {', '.join(named)}"
-        )
-    config = Data.model_validate(config.model_dump() | changes)
+        wanted = f"a folder or an archive of images nor one of the data sets {', '.join(sorted(named))}"
+        raise ValueError(f"{name} is neither {wanted}")
+    config = config.model_copy(update=changes)
     return reduce(chained, [LISTS[config.name](config, each)[1] for each in ([split] if split else SPLITS)])
 
 
@@ -107,30 +107,20 @@ def listed(config: Data, split: Split) -> Listing:
         chosen = stratified_subset([source.label or 0 for source in sources], config.limit)
         sources = Sources(sources.__getitem__, np.array(chosen, np.int64))
     if not len(sources):
-        raise ValueError(
-            f"data.root: {config.root} has too few images, none for {split}; "
-            "add more, or sort them into folders train, validation and test"
-        )
+        wanted = "add more, or sort them into folders train, validation and test"
+        raise ValueError(f"data.root: {config.root} has too few images, none for {split}; {wanted}")
     return classes, sources
-
-
-def list_photographs(config: Data, split: Split) -> Listing:
-    """25,200 patches of 18 photographs (scikit-image, scikit-learn): 3,600 each to validate and to test."""
-    return tuple(PHOTOGRAPHS), list_patches(split)
 
 
 def list_files(config: Data, split: Split) -> Listing:
     """Images in a folder, with or without folders for classes and splits below it; or in shards."""
     root = config.root
-    if root is None:
-        raise ValueError("data.root: not set; data.name = folder needs a folder of images there")
-    shards = _shards(root)
+    if root is None or not root.is_dir():
+        wrong = f"{root} is not a folder" if root else "not set"
+        raise ValueError(f"data.root: {wrong}; data.name = folder needs a folder of images there")
+    shards = list(files(root, (".tar",)))
     listing = list_shards(root, shards, config.size, cache()) if shards else list_folder(root, config.size)
     return listing[0], listing[1][split]
-
-
-def _shards(root: Path) -> list[str]:
-    return list(files(root, (".tar",))) if root.is_dir() else []
 
 
 LISTS: dict[str, Callable[[Data, Split], Listing]] = {

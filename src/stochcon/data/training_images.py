@@ -14,8 +14,7 @@ from torch import Tensor
 
 from stochcon import atomic
 from stochcon.config import Data
-from stochcon.data.decode import Unreadable, canvas, refuse_too_many
-from stochcon.data.images import Source
+from stochcon.data.images import Source, Unreadable, canvas, refuse_too_many
 from stochcon.parallel import all_gather_object, launched_local_world_size, rank
 
 CHUNK = 16  # images that one task decodes
@@ -27,14 +26,7 @@ class TrainingImages:
 
     The next image in the list that can be read takes the place of one that cannot. So N, the order and every
     batch depend on the list and the files alone: not on whether images are held or decoded on demand, on the
-    process that meets the unreadable one, or on a resumption.
-
-    Args:
-        sources: The images.
-        config: The `size` and `channels` of a canvas, the `memory` to use and the share `max_bad`.
-
-    Raises:
-        ValueError: If more than the share `config.max_bad` of the images cannot be read.
+    process that meets the unreadable one, or on a resumption. More than the share `max_bad` is a ValueError.
     """
 
     def __init__(self, sources: Sequence[Source], config: Data):
@@ -47,11 +39,7 @@ class TrainingImages:
         self.digest = digest.hexdigest()  # of the ids, in their order
         self.held: Tensor | None = None
         if self._batches_in_memory(len(sources)) >= 1:
-            held = torch.empty(len(sources), *self.shape, dtype=torch.uint8)
-            order = torch.arange(len(sources)).split(1024)
-            for places, batch in zip(order, self.batches(order), strict=True):
-                held[places] = batch
-            self.held = held
+            (self.held,) = self.batches([torch.arange(len(sources))])
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -59,11 +47,10 @@ class TrainingImages:
     def batches(self, order: Iterable[Tensor]) -> Iterator[Tensor]:
         """Yield uint8 (B, C, S, S) for each B indices. What is not held is decoded in threads, ahead of use.
 
-        Raises ValueError above `max_bad`, and OSError when the disk refuses for a reason that may pass.
+        Raises OSError when the disk refuses for a reason that may pass.
         """
         if self.held is not None:
-            for indices in order:
-                yield self.held[indices]
+            yield from (self.held[indices] for indices in order)
             return
         pool = ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // launched_local_world_size()))
         pending: deque[tuple[Tensor, Iterator[None]]] = deque()
@@ -82,7 +69,7 @@ class TrainingImages:
     def report(self, path: Path) -> None:
         """List in a file what any process has found unreadable, now or before a restart. All must call this.
 
-        A line is an id, a tab and the reason. Raises ValueError if together it is more than `max_bad`.
+        A line is an id, a tab and the reason.
         """
         for theirs in all_gather_object(dict(self.bad)):
             self.bad |= theirs
@@ -116,7 +103,7 @@ class TrainingImages:
 
     def _check(self) -> None:
         what = f"training images of {self.config.root or self.config.name}"
-        refuse_too_many(self.bad.items(), len(self), self.config.max_bad, what)
+        refuse_too_many(list(self.bad.items()), len(self), self.config.max_bad, what)
 
 
 def _finished(batch: Tensor, tasks: Iterator[None]) -> Tensor:

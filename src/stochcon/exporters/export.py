@@ -15,7 +15,7 @@ from stochcon.codes.encoder import model_hash
 from stochcon.codes.packed import BIT_ORDER
 from stochcon.config import Config
 from stochcon.data import images, sets
-from stochcon.data.decode import refuse_too_many
+from stochcon.data.images import refuse_too_many
 from stochcon.evaluation.features import extract
 from stochcon.exporters.hub import to_hub
 from stochcon.method.model import StochCon
