@@ -88,13 +88,13 @@ def compare(config: Config, out: Path) -> None:
 def draw(test: Images, features: Features, knn: pd.DataFrame) -> Figure:
     """Draw the patches that single bits see, and kNN top-1 (a column a code) against the number of bits."""
     with report.styled():
-        figure = Figure(figsize=(13, 5.6))
+        figure = Figure(figsize=(13, 4.9))
         left, right = figure.subplots(1, 2, width_ratios=(1.3, 1))
         _draw_bits(left, test, features)
         panel(right, knn)
         right.set(xlabel="bits an image", ylabel="test top-1, kNN by Hamming distance (%)", ylim=(0, 100))
         right.set_title("Accuracy against the number of bits")
-        right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
+        figure.legend(loc="outside lower center", ncols=6)
     return figure
 
 
