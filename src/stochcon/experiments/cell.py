@@ -1,7 +1,5 @@
 """A cell of the grid: one run, whose result is one JSON file below results/paper."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass
 from hashlib import sha256

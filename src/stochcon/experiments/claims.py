@@ -5,8 +5,6 @@ if the 95 % t interval of the mean over seeds lies above the threshold, *not hel
 small to tell* if the threshold is inside, or if there is one seed only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """A short demonstration: a Bernoulli StochCon and SimCLR, its baseline, are trained, compared and drawn."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What the figures' pictures have in common."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Figure 2: accuracy by the bottleneck's width, and a forest's F1 by its number of units."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Figure 3: accuracy and aggregate variance by the width of a Gaussian bottleneck."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes

@@ -1,7 +1,5 @@
 """Figure 4: how many bits of an image are ones, along training, of the train and of the test images."""
 
-from __future__ import annotations
-
 import pandas as pd
 from matplotlib.figure import Figure
 

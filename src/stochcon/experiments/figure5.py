@@ -1,7 +1,5 @@
 """Figure 5: SimCLR fine-tuned for longer, and the Bernoulli layer alone in supervised training (A.2)."""
 
-from __future__ import annotations
-
 import pandas as pd
 from matplotlib.figure import Figure
 

@@ -1,7 +1,5 @@
 """Run a grid of cells that stops and resumes anywhere: one JSON file a cell, and nothing is done twice."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Sequence

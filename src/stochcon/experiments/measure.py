@@ -1,7 +1,5 @@
 """Do one run of a grid, and measure it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

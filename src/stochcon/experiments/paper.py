@@ -1,7 +1,5 @@
 """The command `stochcon paper`: runs, pictures, and the tables of a page."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """All results as one tidy frame, and what tables and figures read from it."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

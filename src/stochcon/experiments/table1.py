@@ -1,7 +1,5 @@
 """Table 1: top-1, fine-tuned and frozen, of StochCon, SimCLR and supervised training; with few labels too."""
 
-from __future__ import annotations
-
 import pandas as pd
 from matplotlib.figure import Figure
 
