@@ -22,7 +22,7 @@ FAMILIES: dict[str, Callable[[int | None], Model]] = {"Bernoulli": bernoulli, "G
 
 def cells(plan: Plan) -> list[Cell]:
     """List the runs of the figure."""
-    return [c for make in FAMILIES.values() for dim in plan.bottlenecks for c in plan.probe(make(dim))]
+    return [c for make in FAMILIES.values() for dim in plan.widths for c in plan.probe(make(dim))]
 
 
 def table(plan: Plan, results: pd.DataFrame) -> pd.DataFrame:
@@ -35,7 +35,7 @@ def table(plan: Plan, results: pd.DataFrame) -> pd.DataFrame:
             **{h: shown(probed(results, make(dim), m), 3 if "F1" in h else 1) for h, m in metrics.items()},
         }
         for family, make in FAMILIES.items()
-        for dim in plan.bottlenecks
+        for dim in plan.widths
     )
 
 
@@ -43,15 +43,15 @@ def draw(plan: Plan, results: pd.DataFrame) -> Figure:
     """Draw the Bernoulli's accuracy by width, and F1 by units of each family."""
     figure = Figure(figsize=(13.2, 3.9))
     left, *right = figure.subplots(1, 3)
-    widths = [dim or plan.full for dim in plan.bottlenecks]
+    widths = [dim or plan.full for dim in plan.widths]
     for i, name in enumerate(("h", "z", "bits")):
-        top1 = [probed(results, bernoulli(dim), f"linear.{name}") for dim in plan.bottlenecks]
+        top1 = [probed(results, bernoulli(dim), f"linear.{name}") for dim in plan.widths]
         line(left, [width * (1 + 0.04 * (i - 1)) for width in widths], top1, f"on {name}")
     log_ticks(left, widths)
     left.set(xlabel="width of the Bernoulli bottleneck (bits)", ylabel="linear probe, test top-1 (%)")
     left.set_title("Accuracy by width")
     for axis, (family, make) in zip(right, FAMILIES.items(), strict=True):
-        for i, (dim, width) in enumerate(zip(plan.bottlenecks, widths, strict=True)):
+        for i, (dim, width) in enumerate(zip(plan.widths, widths, strict=True)):
             counts = [*(count for count in plan.units if count < width), width]
             f1 = [probed(results, make(dim), f"forest.{count}") for count in counts]
             line(axis, [count * (1 + 0.03 * (i - 1)) for count in counts], f1, f"width {width}")

@@ -20,7 +20,7 @@ LABELS = {"cross": "cross: variance from the opposing view", "own": "own: varian
 
 def models(plan: Plan, variance: str) -> dict[int, Model]:
     """Name the points of a line by their width."""
-    dims = plan.own if variance == "own" else plan.bottlenecks
+    dims = plan.own if variance == "own" else plan.widths
     return {dim or plan.full: gaussian(dim, variance) for dim in dims}
 
 

@@ -41,7 +41,7 @@ def table(plan: Plan, results: pd.DataFrame) -> pd.DataFrame:
     """Make a table of both panels."""
     rows = {f"SimCLR, fine-tuned for {epochs} epochs": top1 for epochs, top1 in longer(plan, results).items()}
     rows |= others(plan, results)
-    return pd.DataFrame({plan.data: rows.keys(), "test top-1 (%)": [shown(top1) for top1 in rows.values()]})
+    return pd.DataFrame({"training": rows.keys(), "test top-1 (%)": [shown(top1) for top1 in rows.values()]})
 
 
 def draw(plan: Plan, results: pd.DataFrame) -> Figure:
@@ -54,7 +54,7 @@ def draw(plan: Plan, results: pd.DataFrame) -> Figure:
     if n > 1:
         left.axhspan(mean - half, mean + half, color="C0", alpha=0.12, linewidth=0)
     line(left, list(tuned), tuned.values(), "SimCLR")
-    left.set(xlabel="epochs of fine-tuning", ylabel="test top-1 (%)", title=f"All labels, {plan.data}")
+    left.set(xlabel="epochs of fine-tuning", ylabel="test top-1 (%)", title="All labels")
     left.set_xticks(plan.longer)
     left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
     for place, (name, top1) in enumerate(rest.items()):

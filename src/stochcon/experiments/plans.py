@@ -48,8 +48,8 @@ class Plan:
     images: int  # how many it trains on
     models: tuple[Model, ...]  # the rows of table 1
     full: int  # the width of h, and so of a latent without a bottleneck
-    widths: tuple[int, ...]  # the bottlenecks of figures 2 and 3, ascending
-    own: tuple[int | None, ...]  # the widths at which figure 3 has own variance too; None is the full width
+    widths: tuple[int | None, ...]  # the bottlenecks of figures 2 and 3, ascending; None is the full width
+    own: tuple[int | None, ...]  # the widths at which figure 3 has own variance too
     narrow: int  # the bottleneck of figure 4
     lengths: dict[float, tuple[int, ...]]  # by share of the labels, the epochs that table 1 chooses from
     rates: dict[float, tuple[float, ...]]  # and the learning rates of supervised training
@@ -61,16 +61,6 @@ class Plan:
     units: tuple[int, ...] = (2, 4, 8, 11, 16, 32, 64)  # the numbers of units that figure 2 gives to a forest
     few: int = 11  # the number of units at which widths are compared
     seeds: tuple[int, ...] = ()
-
-    @property
-    def data(self) -> str:
-        """The name of the data set: the recipe's without the tier."""
-        return self.config.recipe.partition("-")[2]
-
-    @property
-    def bottlenecks(self) -> tuple[int | None, ...]:
-        """The widths of figures 2 and 3; None is the full width."""
-        return (*self.widths, None)
 
     def with_seeds(self, seeds: Iterable[int]) -> Plan:
         """Return the same experiments with these seeds."""
@@ -104,9 +94,8 @@ class Plan:
 
     def with_pretraining(self, cells: Iterable[Cell]) -> list[Cell]:
         """List the cells, each once, after the pretrainings that they need."""
-        needed = list(cells)
-        first = [Cell(cell.model, cell.config, images=self.images) for cell in needed]
-        return list(dict.fromkeys([*first, *needed]))
+        pairs = [(Cell(cell.model, cell.config, images=self.images), cell) for cell in cells]
+        return list(dict.fromkeys(cell for column in zip(*pairs, strict=True) for cell in column))
 
 
 def _small(name: str, epochs: int) -> Config:
@@ -122,7 +111,7 @@ PHOTOGRAPHS = Plan(
     images=6000,
     models=(bernoulli(), gaussian(), SIMCLR, EXTENDED),
     full=256,
-    widths=(16, 64),
+    widths=(16, 64, None),
     own=(16, None),
     narrow=64,  # a quarter of the full width, as in the paper
     lengths={1.0: (4, 12), 0.1: (60,), 0.01: (200,)},
@@ -138,7 +127,7 @@ CIFAR10 = Plan(
     images=45_000,
     models=(bernoulli(), gaussian(), SIMCLR),
     full=2048,
-    widths=(16, 64, 128, 256, 512, 1024),
+    widths=(16, 64, 128, 256, 512, 1024, None),
     own=(64, 512, None),
     narrow=512,
     lengths={1.0: (20, 60, 100), 0.1: (100,), 0.01: (200,)},  # the paper says figure 5's alone

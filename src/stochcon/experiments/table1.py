@@ -64,7 +64,7 @@ def table(plan: Plan, results: pd.DataFrame) -> pd.DataFrame:
         for share in plan.lengths
     }
     published = pd.DataFrame.from_dict(TOP1, orient="index", columns=PAPERS)
-    return pd.DataFrame(columns).join(published).rename_axis(plan.data).reset_index()
+    return pd.DataFrame(columns).join(published).rename_axis("model").reset_index()
 
 
 def draw(plan: Plan, results: pd.DataFrame) -> Figure:
@@ -78,6 +78,6 @@ def draw(plan: Plan, results: pd.DataFrame) -> Figure:
             top1 = [best(plan, results, model, mode, share) for share in plan.lengths]
             line(axis, [x * (1 + 0.05 * (i - 2)) for x in percents], top1, name)
         log_ticks(axis, percents)
-        axis.set(xlabel="labels in use (%)", ylabel="test top-1 (%)", title=f"{title}, {plan.data}")
+        axis.set(xlabel="labels in use (%)", ylabel="test top-1 (%)", title=title)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
