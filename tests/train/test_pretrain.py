@@ -270,7 +270,7 @@ def test_unreadable_images_are_skipped_and_listed(pictures: Path, tmp_path: Path
 
 
 def test_images_of_ones_own_are_trained_on(finished: Path, tmp_path: Path) -> None:
-    from stochcon.data.pictures import list_pictures
+    from stochcon.data.images import list_pictures
 
     config = tiny()
     arrays = load(config.data, "train").pixels

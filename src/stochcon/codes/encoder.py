@@ -16,8 +16,7 @@ from stochcon import atomic, runs
 from stochcon.codes import file
 from stochcon.codes.packed import Codes, mean_flips
 from stochcon.data import images
-from stochcon.data.images import Images, Source, Split, refuse_too_many
-from stochcon.data.pictures import Pictures, list_pictures
+from stochcon.data.images import Images, Pictures, Source, Split, list_pictures, refuse_too_many
 from stochcon.data.sets import list_images
 from stochcon.evaluation.features import Features, extract
 from stochcon.method import backbones
@@ -32,7 +31,7 @@ class Encoder:
     """The model of a finished run, which encodes pictures.
 
     A picture is a Pillow image, the path of an image file, an array or a tensor, of any size and colour. An
-    array or a tensor may hold several; `stochcon.data.pictures.list_pictures` describes the layouts.
+    array or a tensor may hold several; `stochcon.data.images.list_pictures` describes the layouts.
 
     Args:
         directory: The run directory.

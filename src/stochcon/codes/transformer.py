@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from stochcon.codes.encoder import Encoder
 from stochcon.config import Config
-from stochcon.data.pictures import list_pictures
+from stochcon.data.images import list_pictures
 from stochcon.data.training_images import TrainingImages
 from stochcon.recipebook import changed, recipe
 from stochcon.train.pretrain import pretrain

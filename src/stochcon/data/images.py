@@ -4,11 +4,13 @@ There is one policy for what cannot be read. A damaged image raises `Unreadable`
 listed. A disk that refuses raises OSError, since it may work again later: no image is given up for it.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from math import inf
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +23,8 @@ from torch import Tensor
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+Picture = Image.Image | Path | str | NDArray[np.uint8] | Tensor
+Pictures = Picture | Iterable[Picture]  # an array or a tensor may itself be several
 CHUNK = 64  # images that one task reads: a task for each would cost more than decoding a small one
 
 
@@ -130,7 +134,7 @@ def open_image(read: Callable[[], bytes], size: int) -> Image.Image:
                 raise Image.DecompressionBombError  # up to twice its limit, Pillow itself only warns
             image.draft(None, (2 * size, 2 * size))
             ImageOps.exif_transpose(image, in_place=True)
-            return to_rgb(image)
+            return _to_rgb(image)
     except UnidentifiedImageError:
         raise Unreadable("not an image" if content else "an empty file") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):  # a warning may be made an error
@@ -152,7 +156,7 @@ def refuse_too_many(skipped: Collection[tuple[str, str]], total: int, max_bad: f
         )
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image) -> Image.Image:
     """Convert any of Pillow's modes to 8-bit RGB: 16-bit grey is scaled, and transparency is laid on white.
 
     Colour profiles are not applied. Raises Unreadable for grey whose range is unknown.
@@ -175,3 +179,46 @@ def canvas(image: Image.Image, size: int, channels: int) -> NDArray[np.uint8]:
     image = image.convert("RGB" if channels == 3 else "L")
     pixels = np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR))
     return pixels.reshape(size, size, channels).transpose(2, 0, 1)
+
+
+def list_pictures(pictures: Pictures, size: int, ids: Sequence[str] | None = None) -> list[Source]:
+    """List pictures to encode or to train on; their ids are by default 0, 1, 2, ...
+
+    The layout is that of the library and never guessed from the numbers. NumPy's is (H, W), (H, W, C) or
+    (N, H, W, C). PyTorch's is (H, W), (C, H, W) or (N, C, H, W). C is 1 or 3, and pixels are uint8. An
+    iterable may mix pictures of all kinds and sizes.
+    """
+    singles = list(_singles(pictures))
+    names = [str(i) for i in range(len(singles))] if ids is None else list(ids)
+    if len(names) != len(singles):
+        raise ValueError(f"there are {len(names)} ids for {len(singles)} images; there must be one for each")
+    pairs = zip(names, singles, strict=True)
+    return [Source(name, None, partial(_open, single, size)) for name, single in pairs]
+
+
+def _singles(pictures: Pictures) -> Iterable[Image.Image | Path | str | NDArray[np.uint8]]:
+    if isinstance(pictures, Image.Image | Path | str):
+        return [pictures]
+    if not isinstance(pictures, np.ndarray | Tensor):
+        return (single for picture in pictures for single in _singles(picture))
+    array = pictures.detach().cpu().numpy() if isinstance(pictures, Tensor) else pictures
+    if isinstance(pictures, Tensor) and array.ndim > 2:
+        array = np.moveaxis(array, -3, -1)
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim == 3:
+        array = array[None]
+    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"pixels are {pictures.dtype} {tuple(pictures.shape)}; they must be uint8, an array (H, W), "
+            "(H, W, C) or (N, H, W, C), or a tensor (H, W), (C, H, W) or (N, C, H, W), with 1 or 3 channels"
+        )
+    return array
+
+
+def _open(picture: Image.Image | Path | str | NDArray[np.uint8], size: int) -> Image.Image:
+    if isinstance(picture, Path | str):
+        return open_image(Path(picture).read_bytes, size)
+    if isinstance(picture, Image.Image):
+        return _to_rgb(ImageOps.exif_transpose(picture))
+    return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)

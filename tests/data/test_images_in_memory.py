@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stochcon.codes.encoder import Encoder
-from stochcon.data.images import read
-from stochcon.data.pictures import list_pictures
+from stochcon.data.images import list_pictures, read
 from stochcon.recipebook import digits
 from tests.shared import write_run
 
