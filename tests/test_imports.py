@@ -95,7 +95,6 @@ DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "faiss": "faiss-cpu
 """The distribution that has a package, where its name is another one."""
 NOT_IMPORTED = {
     "scikit-image": "its photographs are a data set",
-    "tabulate": "pandas writes Markdown tables with it",
 }
 
 

@@ -15,6 +15,7 @@ from tyro.conf import Positional, PositionalMetavarFromFieldName
 from tyro.extras import SubcommandApp
 
 import stochcon
+from stochcon import report
 from stochcon.config import Config, explain
 from stochcon.pretrain_verb import Flag, Maybe, fields_as_options, pretrain, starting_point
 from stochcon.program import computing, say_once
@@ -159,9 +160,10 @@ def search(
     results = stochcon.search(codes, queries, k, run, weighted, approximate)
     show(results)
     if images is not None:
-        from stochcon.codes.mosaic import save
+        from stochcon.codes.mosaic import draw
 
-        print(f"The picture is {save(results, images, picture or codes.with_suffix('.search.png'))}")
+        path = report.save(draw(results, images), picture or codes.with_suffix(".search.png"))
+        print(f"The picture is {path}")
 
 
 def export(

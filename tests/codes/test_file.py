@@ -164,11 +164,11 @@ def test_nothing_is_written_beside_another_set(tmp_path: Path) -> None:
     path = tmp_path / "codes.parquet"
     assert writable(path, 1, 2) == shard(path, 1, 2)
     write(make(1, 8), path)
-    assert writable(path) == path  # it may be written again
+    assert writable(path, 0, 1) == path  # it may be written again
     with pytest.raises(ValueError, match=rf"{path} is not of the same set"):
         writable(path, 1, 2)
     with pytest.raises(ValueError, match=rf"{tmp_path} is a folder"):
-        writable(tmp_path)
+        writable(tmp_path, 0, 1)
 
 
 # damage

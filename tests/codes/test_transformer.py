@@ -95,7 +95,7 @@ def test_layouts_and_ranges_of_the_same_images_give_the_same() -> None:
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     flat = load_digits().data[:8]
     cases: list[tuple[StochConTransformer, Any, str]] = [
-        (StochConTransformer(tiny()), flat[:, :60], "images are flat and of 60 pixels, which is no square"),
+        (StochConTransformer(tiny()), flat[:, :60], "images of 60 pixels are no squares: set image_shape"),
         (
             StochConTransformer(tiny()).set_params(output="z"),
             flat,
@@ -105,7 +105,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         (
             StochConTransformer(run=write_run(tmp_path / "run", tiny(kind="deterministic"))),
             flat,
-            "a deterministic latent has no bits; output must be h",
+            "the latent of this run has no bits; output must be h",
         ),
     ]
     for transformer, X, message in cases:

@@ -1,11 +1,9 @@
 """A finished run as an encoder: pictures, a folder or a data set become codes; pictures also all features."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterable, Sequence
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,8 +105,7 @@ def model_hash(directory: Path | str) -> str:
     """Compute SHA-256 of a finished run's weights and of how it looks at an image; codes carry it."""
     config = runs.read_config(Path(directory))
     views, latent = config.views, config.latent
-    with open(Path(directory) / runs.MODEL, "rb") as weights:
-        digest = file_digest(weights, "sha256")
+    digest = sha256((Path(directory) / runs.MODEL).read_bytes())
     looks = [config.data.size, config.data.channels, views.global_size, views.mean, views.std]
     digest.update(json.dumps([*looks, config.backbone.name, latent.kind, latent.logit_scale]).encode())
     return digest.hexdigest()

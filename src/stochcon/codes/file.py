@@ -5,8 +5,6 @@ samples are no bits also have `mean` and `variance` (fixed-size lists of float16
 JSON object under the key `stochcon`, which `Header` describes.
 """
 
-from __future__ import annotations
-
 import glob
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -77,14 +75,14 @@ def files(path: Path | str) -> list[Path]:
         raise ValueError(f"{path} is missing; stochcon encode writes a file of codes")
     world = 1 if found[0] == path else int(found[0].stem[-5:])
     expected = [shard(path, rank, world) for rank in range(world)]
-    for odd in {*found} - {*expected}:
+    for odd in sorted({*found} - {*expected}):
         raise ValueError(f"{odd} and {found[0].name} are not of one set; remove what you do not want")
     for missing in sorted({*expected} - {*found}):
         raise ValueError(f"{missing} is missing beside {found[0].name}; wait until all processes have ended")
     return expected
 
 
-def writable(path: Path | str, rank: int = 0, world: int = 1) -> Path:
+def writable(path: Path | str, rank: int, world: int) -> Path:
     """Name the file that a process is to write. Raises ValueError if files of another set are there."""
     path, mine = Path(path), shard(path, rank, world)
     if path.is_dir():
@@ -196,8 +194,7 @@ def read_columns(
 
 def _read_file(path: Path, columns: list[str] | None) -> tuple[pa.Table, Header]:
     try:
-        with open(path, "rb") as file:
-            parquet = pq.ParquetFile(file, page_checksum_verification=True)
+        with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
             content = (parquet.metadata.metadata or {}).get(KEY)
             if content is None:
                 raise ValueError(f"{path} is no file of codes: its metadata has no key {KEY.decode()}")

@@ -7,8 +7,6 @@ at least RECALL, as measured when the lists are built. benchmarks/search.py comp
 The file is one line of JSON (which codes it is of, and the hash of the rest), and then FAISS's own format.
 """
 
-from __future__ import annotations
-
 import json
 from hashlib import sha256
 from pathlib import Path
@@ -32,16 +30,13 @@ PROBES, NEIGHBOURS = 200, 10
 
 
 def load(path: Path) -> Any | None:
-    """Load FAISS's index of a file of codes; None if there is none, or it is damaged, or of other codes.
+    """Load the index of a file of codes; None if there is none, or it is damaged, or the file's date is new.
 
-    The codes are told apart by sizes and dates. FAISS is given only what it wrote itself.
+    FAISS is given only what it wrote itself.
     """
-    try:
-        head, _, content = _beside(path).read_bytes().partition(b"\n")
-        about = json.loads(head)
-    except (FileNotFoundError, ValueError, RecursionError):
-        return None
-    if about != _about(path, content):
+    file = Path(f"{path}.index")
+    head, _, content = file.read_bytes().partition(b"\n") if file.exists() else (b"", b"", b"")
+    if head != _head(path, content):
         return None
     return faiss.deserialize_index_binary(np.frombuffer(content, np.uint8))
 
@@ -53,7 +48,7 @@ def build_beside(path: Path) -> tuple[Any, float]:
         raise ValueError(f"{path} has no codes; leave approximate away")
     index, recall = build(packed_column(table))
     content = faiss.serialize_index_binary(index).tobytes()
-    atomic.write(_beside(path), json.dumps(_about(path, content)).encode() + b"\n" + content)
+    atomic.write(Path(f"{path}.index"), _head(path, content) + b"\n" + content)
     return index, recall
 
 
@@ -68,9 +63,14 @@ def build(packed: NDArray[np.uint8]) -> tuple[Any, float]:
     probes = rows[rng.permutation(len(rows))[:PROBES]]
     exact, _ = exact_neighbours(rows, probes, NEIGHBOURS + 1)
     index.nprobe = 1
-    while (recall := _recall(index, probes, exact)) < RECALL:
+    while True:
+        distances, found = approximate_neighbours(index, probes, exact.shape[1])
+        # neighbours that are as near as the exact ones count too; the first is the code itself
+        hits = ((found >= 0) & (distances <= exact[:, -1:]))[:, 1:]
+        recall = float(hits.mean()) if hits.size else 1.0
+        if recall >= RECALL:
+            return index, recall
         index.nprobe = min(2 * index.nprobe, lists)
-    return index, recall
 
 
 def approximate_neighbours(
@@ -82,18 +82,7 @@ def approximate_neighbours(
     return distances, rows
 
 
-def _recall(index: Any, probes: NDArray[np.uint8], exact: NDArray[np.int32]) -> float:
-    """Measure the share of neighbours that are found, or others as near; the first is the code itself."""
-    distances, rows = approximate_neighbours(index, probes, exact.shape[1])
-    found = (rows >= 0) & (distances <= exact[:, -1:])
-    return float(found[:, 1:].mean()) if exact.shape[1] > 1 else 1.0
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(path.name + ".index")
-
-
-def _about(path: Path, content: bytes) -> dict[str, Any]:
-    stats = [file.stat() for file in files(path)]
-    sizes = [[stat.st_size, stat.st_mtime_ns] for stat in stats]
-    return {"version": VERSION, "size_mtime_ns": sizes, "sha256": sha256(content).hexdigest()}
+def _head(path: Path, content: bytes) -> bytes:
+    sizes = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files(path)]
+    about = {"version": VERSION, "size_mtime_ns": sizes, "sha256": sha256(content).hexdigest()}
+    return json.dumps(about).encode()

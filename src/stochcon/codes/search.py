@@ -1,22 +1,18 @@
 """The images whose codes are nearest to those of some images."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
+from tabulate import tabulate
 
 from stochcon.codes import inverted_lists
 from stochcon.codes.file import files, packed_column, read_columns
-from stochcon.codes.packed import BIT_ORDER, exact_neighbours
+from stochcon.codes.packed import BIT_ORDER, Codes, exact_neighbours
 from stochcon.codes.weighted import bit_weights, shares_of_ones, weighted_neighbours
 
 
@@ -82,19 +78,18 @@ def search(
         raise ValueError("a weighted search compares all codes; leave approximate away")
     table, header = read_columns(files(codes), ["id", "code"])
     own, stored = _rows(table["id"], queries), packed_column(table)
-    sought, rates = _encode([q for q in queries if q not in own], codes, header.model, run), header.flips
-    for query, row in own.items():
-        one = np.unpackbits(stored[row], count=header.bits, bitorder=BIT_ORDER)
-        sought[query] = one.astype(bool), np.array(rates, np.float32)
-    bits, flips = (np.stack(values) for values in zip(*map(sought.__getitem__, queries), strict=True))
+    made = _encode([query for query in queries if query not in own], codes, header.model, run)
+    packed = np.stack([stored[own[query]] if query in own else made[query].packed[0] for query in queries])
 
-    packed = np.packbits(bits, 1, BIT_ORDER)
     distances: NDArray[np.number]
     if approximate:
         index = inverted_lists.load(Path(codes)) or inverted_lists.build_beside(Path(codes))[0]
         distances, rows = inverted_lists.approximate_neighbours(index, packed, k + 1)
     elif weighted:
+        mean = np.array(header.flips, np.float32)
+        flips = np.stack([mean if query in own else made[query].flips for query in queries])
         weights = bit_weights(shares_of_ones(stored, header.bits), flips)
+        bits = np.unpackbits(packed, 1, header.bits, BIT_ORDER).astype(bool)
         distances, rows = weighted_neighbours(stored, bits, weights, k + 1)
     else:
         distances, rows = exact_neighbours(stored, packed, k + 1)
@@ -119,10 +114,8 @@ def _rows(column: pa.ChunkedArray, ids: Sequence[str]) -> dict[str, int]:
     return {column[row].as_py(): row for row in reversed(hits.to_pylist())}
 
 
-def _encode(
-    images: Sequence[str], codes: Path | str, model: str, run: Path | str | None
-) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
-    """Encode image files with the run that made the codes; of each its bits, and how likely they flip."""
+def _encode(images: Sequence[str], codes: Path | str, model: str, run: Path | str | None) -> dict[str, Codes]:
+    """Encode image files with the run that made the codes."""
     for image in images:
         if not Path(image).is_file():
             raise ValueError(f"{image} is neither an id in {codes} nor an image file")
@@ -135,17 +128,14 @@ def _encode(
     encoder = Encoder(run)
     if encoder.hash != model:
         raise ValueError(f"{codes} was not made by the model in {run}; encode the images again with it")
-    made = {image: encoder.file(Path(image)) for image in images}
-    return {image: (code.unpack()[0], code.flips) for image, code in made.items()}
+    return {image: encoder.file(Path(image)) for image in images}
 
 
-def show(results: Sequence[Neighbours], console: Console | None = None) -> None:
+def show(results: Sequence[Neighbours]) -> None:
     """Print a table for each query."""
     for found in results:
         weighted = any(isinstance(distance, float) for distance in found.distances)
-        table = Table("id", title=f"nearest to {found.query}")
-        table.columns[0].overflow = "fold"  # so that an id can be copied whole
-        table.add_column("weight that differs" if weighted else "bits that differ", justify="right")
-        for name, distance in zip(found.ids, found.distances, strict=True):
-            table.add_row(name, str(round(distance, 1)))
-        (console or Console()).print(table)
+        columns = "id", "weight that differs" if weighted else "bits that differ"
+        rows = zip(found.ids, [round(distance, 1) for distance in found.distances], strict=True)
+        table = tabulate(rows, columns, "rounded_outline", disable_numparse=[0])
+        print(f"nearest to {found.query}\n{table}")

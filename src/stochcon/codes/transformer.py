@@ -1,7 +1,5 @@
 """Pretrain and encode as one step of a scikit-learn pipeline."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -80,7 +78,10 @@ class StochConTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         if self.run is not None:
             self.encoder_ = Encoder(self.run)
         else:
-            config = self._config(len(pixels))
+            config = recipe(self.config) if isinstance(self.config, str) else self.config
+            smaller = min(config.batch_size, len(pixels))
+            chosen = {"epochs": self.epochs, "seed": self.random_state, "batch_size": smaller}
+            config = changed(config, {name: value for name, value in chosen.items() if value is not None})
             images = TrainingImages(list_pictures(pixels, config.data.size), config.data)
             with tempfile.TemporaryDirectory() as folder:
                 run = pretrain(config, Path(folder) / "run", images=images, progress=False)
@@ -103,16 +104,10 @@ class StochConTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         tags.transformer_tags.preserves_dtype = []
         return tags
 
-    def _config(self, n: int) -> Config:
-        config = recipe(self.config) if isinstance(self.config, str) else self.config
-        chosen = {"epochs": self.epochs, "seed": self.random_state, "batch_size": min(config.batch_size, n)}
-        return changed(config, {name: value for name, value in chosen.items() if value is not None})
-
     def _encode(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
         values = getattr(self.encoder_.features(pixels), OUTPUTS[self.output])
         if values is None:
-            kind = self.encoder_.config.latent.kind
-            raise ValueError(f"a {kind} latent has no {self.output}; output must be h")
+            raise ValueError(f"the latent of this run has no {self.output}; output must be h")
         return values.numpy()
 
     def _pixels(self, X: Any, reset: bool) -> NDArray[np.uint8]:
@@ -122,17 +117,14 @@ class StochConTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             shape = X.shape[1:]
             X = np.asarray(X).reshape(len(X), -1)
         flat = validate_data(self, X, reset=reset, ensure_min_samples=2 if reset else 1)
-        side = round(flat.shape[1] ** 0.5)
-        if shape is None and side * side != flat.shape[1]:
-            raise ValueError(
-                f"images are flat and of {flat.shape[1]} pixels, which is no square: set image_shape, "
-                "or give arrays (N, H, W, C)"
-            )
-        pixels = flat.reshape(len(flat), *(shape or (side, side)))
-        pixels = pixels[..., None] if pixels.ndim == 3 else pixels
+        n, p = flat.shape
+        side = round(p**0.5)
+        if shape is None and side * side != p:
+            raise ValueError(f"images of {p} pixels are no squares: set image_shape, or give (N, H, W, C)")
         if reset:
             self.range_ = (0, 255) if flat.dtype == np.uint8 else (flat.min(), flat.max())
         black, white = self.range_
         span = max(white - black, np.finfo(np.float64).tiny)  # the images may all be of one grey
-        scaled = (pixels.astype(np.float64).clip(black, white) - black) / span
-        return (255 * scaled).round().astype(np.uint8)
+        scaled = (flat.astype(np.float64).clip(black, white) - black) / span
+        pixels = (255 * scaled).round().astype(np.uint8).reshape(n, *(shape or (side, side)))
+        return pixels[..., None] if pixels.ndim == 3 else pixels

@@ -13,8 +13,6 @@ The distance of a query q from a stored code c is the sum, over the bits i in wh
 So distances are in bits, as Hamming's are. Those of two queries are not comparable.
 """
 
-from __future__ import annotations
-
 import faiss
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
