@@ -13,8 +13,7 @@ import torch
 from stochcon import atomic, runs
 from stochcon.codes import file
 from stochcon.codes.packed import Codes, mean_flips
-from stochcon.data import images
-from stochcon.data.images import Images, Pictures, Source, Split, list_pictures, refuse_too_many
+from stochcon.data.images import Images, Pictures, Source, Split, list_pictures, read, refuse_too_many
 from stochcon.data.sets import list_images
 from stochcon.evaluation.features import Features, extract
 from stochcon.method import backbones
@@ -74,7 +73,7 @@ class Encoder:
         return extract(self.model, self._open(pictures).pixels, self.config.views)
 
     def _read(self, sources: Sequence[Source]) -> Images:
-        return images.read(sources, (), self.config.data.size, self.config.data.channels)
+        return read(sources, (), self.config.data.size, self.config.data.channels)
 
     def _open(self, pictures: Pictures, ids: Sequence[str] | None = None) -> Images:
         found = self._read(list_pictures(pictures, self.config.data.size, ids))
@@ -163,13 +162,13 @@ def encode(
         done = sum(len(batch) for part, batch in parts if part.exists())
         task = bar.add_task("encode", total=len(sources), completed=done, images=1)
         for part, batch in parts:
+            listing = part.with_suffix(SKIPPED)
             if not part.exists():
                 found = encoder._read(batch)
-                listing = "".join(f"{path}\t{reason}\n" for path, reason in found.skipped)
-                _write([encoder._codes(found)], listing.encode(), part)
+                skipped = "".join(f"{path}\t{reason}\n" for path, reason in found.skipped)
+                _write([encoder._codes(found)], skipped.encode(), part)
                 bar.update(task, advance=len(batch))
-            if part.with_suffix(SKIPPED).exists():
-                listed += part.with_suffix(SKIPPED).read_bytes()
+            listed += listing.read_bytes() if listing.exists() else b""
             bad = [line.partition("\t")[::2] for line in listed.decode().splitlines()]
             try:
                 refuse_too_many(bad, len(sources), encoder.config.data.max_bad, f"images of {name}")

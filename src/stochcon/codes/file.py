@@ -9,7 +9,7 @@ import glob
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -97,12 +97,13 @@ def write(codes: Codes | Iterable[Codes], path: Path | str) -> int:
     batches = iter([codes] if isinstance(codes, Codes) else codes)
     if (first := next(batches, None)) is None:
         raise ValueError("there are no codes to write")
-    schema, about = _schema(first.bits, bool(first.moments)), _about(first)
+    about = {name: getattr(first, name) for name in SHARED}
+    schema = _schema(first.bits, bool(first.moments))
     rows_at_once = max(1, GROUP_BYTES // (64 + first.packed.shape[1] + 4 * first.bits * bool(first.moments)))
     held, count, flips = list[pa.Table](), 0, np.zeros(first.bits)
     with replacing(Path(path)) as file, pq.ParquetWriter(file, schema, **OPTIONS) as writer:
         for batch in chain([first], batches):
-            if _about(batch) != about:
+            if any(getattr(batch, name) != value for name, value in about.items()):
                 raise ValueError("codes of two models cannot go into one file")
             if sum(map(len, held)) >= rows_at_once:
                 writer.write_table(pa.concat_tables(held).combine_chunks(), rows_at_once)
@@ -115,10 +116,6 @@ def write(codes: Codes | Iterable[Codes], path: Path | str) -> int:
         header = Header(**about, flips=mean_flips(flips, count).tolist())
         writer.add_key_value_metadata({KEY: header.model_dump_json().encode()})
     return count
-
-
-def _about(codes: Codes) -> dict[str, Any]:
-    return {name: getattr(codes, name) for name in SHARED}
 
 
 def _schema(bits: int, moments: bool) -> pa.Schema:

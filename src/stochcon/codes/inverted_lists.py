@@ -30,15 +30,12 @@ PROBES, NEIGHBOURS = 200, 10
 
 
 def load(path: Path) -> Any | None:
-    """Load the index of a file of codes; None if there is none, or it is damaged, or the file's date is new.
-
-    FAISS is given only what it wrote itself.
-    """
+    """Load the index of a file of codes; None if it is missing or damaged, or the codes have changed."""
     file = Path(f"{path}.index")
     head, _, content = file.read_bytes().partition(b"\n") if file.exists() else (b"", b"", b"")
     if head != _head(path, content):
         return None
-    return faiss.deserialize_index_binary(np.frombuffer(content, np.uint8))
+    return faiss.deserialize_index_binary(np.frombuffer(content, np.uint8))  # FAISS reads only its own
 
 
 def build_beside(path: Path) -> tuple[Any, float]:
@@ -65,7 +62,7 @@ def build(packed: NDArray[np.uint8]) -> tuple[Any, float]:
     index.nprobe = 1
     while True:
         distances, found = approximate_neighbours(index, probes, exact.shape[1])
-        # neighbours that are as near as the exact ones count too; the first is the code itself
+        # others that are as near count too; the first is the code itself
         hits = ((found >= 0) & (distances <= exact[:, -1:]))[:, 1:]
         recall = float(hits.mean()) if hits.size else 1.0
         if recall >= RECALL:

@@ -18,16 +18,9 @@ from stochcon.codes.weighted import bit_weights, shares_of_ones, weighted_neighb
 
 @dataclass(frozen=True)
 class Neighbours:
-    """What was found for one query.
+    """The ids that were found for one query, nearest first, and in how many bits they differ."""
 
-    Attributes:
-        query: An id in the file of codes, or the path of an image.
-        ids: The ids that were found, nearest first.
-        distances: The bits that differ; weighted, if that was asked for.
-        by_id: Whether the query is an id in the file.
-    """
-
-    query: str
+    query: str  # an id in the file of codes, or the path of an image; `by_id` says which
     ids: list[str]
     distances: list[float]
     by_id: bool = True

@@ -67,11 +67,7 @@ class StochConTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         self.random_state = random_state
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:
-        """Pretrain on the images, or load the run.
-
-        Raises:
-            ValueError: If X is no array of images, or the run has no such output.
-        """
+        """Pretrain on the images, or load the run. Raises ValueError for other arrays or another output."""
         if self.output not in OUTPUTS:
             raise ValueError(f"output is {self.output!r}; it must be {', '.join(OUTPUTS)}")
         pixels = self._pixels(X, reset=True)
@@ -90,11 +86,7 @@ class StochConTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[np.bool_] | NDArray[np.float32]:
-        """Return the output (N, D) for N images of the shape that `fit` had.
-
-        Raises:
-            ValueError: If they have another shape.
-        """
+        """Return the output (N, D) for N images. Raises ValueError if their shape is not that of `fit`."""
         check_is_fitted(self)
         return self._encode(self._pixels(X, reset=False))
 
