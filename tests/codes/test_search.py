@@ -20,7 +20,7 @@ from stochcon.codes import inverted_lists, mosaic, weighted
 from stochcon.codes.encoder import encode
 from stochcon.codes.file import read, shard, write
 from stochcon.codes.packed import Codes
-from stochcon.codes.search import search
+from stochcon.codes.search import Neighbours, search, show
 from stochcon.config import Latent
 from tests.codes.made import make
 from tests.shared import error, write_run
@@ -308,6 +308,13 @@ def test_search_says_what_is_wrong(
     for arguments, message in cases:
         assert message in error(capsys, "search", *arguments)
     assert sorted(os.listdir(tmp_path)) == ["codes.parquet", "empty", "other", "pictures"]
+
+
+def test_a_table_shows_ids_as_they_are_or_that_nothing_was_found(capsys: pytest.CaptureFixture[str]) -> None:
+    show([Neighbours("a", ["007", "1e5"], [1, 12]), Neighbours("b", [], [])])
+    found, nothing = capsys.readouterr().out.split("nearest to b")
+    assert "007" in found and "1e5" in found and " 12 │" in found
+    assert "bits that differ" in nothing
 
 
 def test_a_file_without_codes_is_searched(run: Path, pictures: Path, tmp_path: Path) -> None:

@@ -130,5 +130,7 @@ def show(results: Sequence[Neighbours]) -> None:
         weighted = any(isinstance(distance, float) for distance in found.distances)
         columns = "id", "weight that differs" if weighted else "bits that differ"
         rows = zip(found.ids, [round(distance, 1) for distance in found.distances], strict=True)
-        table = tabulate(rows, columns, "rounded_outline", disable_numparse=[0])
+        align = ("left", "right") if found.ids else None  # tabulate 0.9 wants no columns of an empty table
+        # an id such as 007 is no number
+        table = tabulate(rows, columns, "rounded_outline", disable_numparse=True, colalign=align)
         print(f"nearest to {found.query}\n{table}")
