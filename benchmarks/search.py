@@ -29,12 +29,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stochcon.codes import inverted_lists
-from stochcon.codes.file import read, write
+from stochcon.codes.file import read_codes, write
 from stochcon.codes.packed import Codes
 from stochcon.codes.search import search
 from stochcon.codes.weighted import weighted_neighbours
 from stochcon.data.images import Split
-from stochcon.data.sets import load
+from stochcon.data.sets import load_data
 from stochcon.evaluation.features import extract
 from stochcon.runs import load_model
 
@@ -47,7 +47,7 @@ rng = np.random.default_rng(0)
 
 def probabilities(run: Path, split: Split) -> NDArray[np.float32]:
     model, config = load_model(run)
-    found = extract(model, load(config.data, split).pixels, config.views).probabilities
+    found = extract(model, load_data(config.data, split).pixels, config.views).probabilities
     assert found is not None, f"{run} has no bits"
     return found.numpy()
 
@@ -182,7 +182,7 @@ def whole(stored: Codes, repeats: int) -> dict[str, Any]:
         } | race(
             {
                 "stochcon.search.search": lambda: search(path, [name], K),
-                "codes.read": lambda: read(path),
+                "codes.read": lambda: read_codes(path),
                 "stochcon search": lambda: subprocess.run(command, check=True, capture_output=True),
                 "stochcon --help": lambda: subprocess.run(
                     [*command[:3], "--help"], check=True, capture_output=True

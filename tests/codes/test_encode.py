@@ -19,7 +19,7 @@ from stochcon import recipebook as recipes
 from stochcon import runs
 from stochcon.cli import main
 from stochcon.codes.encoder import Encoder, encode, model_hash
-from stochcon.codes.file import read, shard, write
+from stochcon.codes.file import read_codes, shard, write
 from stochcon.codes.packed import Codes
 from stochcon.config import Config, Latent
 from stochcon.data import sets as data
@@ -59,9 +59,9 @@ def pictures(tmp_path: Path) -> Path:
 def test_a_data_set_becomes_the_bits_of_its_features(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "codes.parquet"
     assert encode(run, "digits", out, "test", progress=False) == (out, 360, None)
-    made = read(out, model=model_hash(run))
+    made = read_codes(out, model=model_hash(run))
     model, config = load_model(run)
-    images = data.load(config.data, "test")
+    images = data.load_data(config.data, "test")
     features = extract(model, images.pixels, config.views)
     assert features.bits is not None and features.z is not None
     assert tuple(made.ids) == images.ids
@@ -75,9 +75,9 @@ def test_a_data_set_becomes_the_bits_of_its_features(run: Path, tmp_path: Path) 
 
 def test_uncertainty_is_how_many_bits_a_sample_flips(run: Path, tmp_path: Path) -> None:
     encode(run, "digits", tmp_path / "codes.parquet", "validation", progress=False)
-    made = read(tmp_path / "codes.parquet")
+    made = read_codes(tmp_path / "codes.parquet")
     model, config = load_model(run)
-    images = data.load(config.data, "validation")
+    images = data.load_data(config.data, "validation")
     features = extract(model, images.pixels, config.views)
     assert features.z is not None
     torch.manual_seed(0)
@@ -95,11 +95,11 @@ def test_a_folder_is_encoded_whatever_the_batches(run: Path, pictures: Path, tmp
         (line,) = listing.read_text().splitlines()
         assert line.startswith("10.png\t")
         assert not (tmp_path / f"codes-{size}.parquet.parts").exists()
-    made = read(tmp_path / "codes-3.parquet")
+    made = read_codes(tmp_path / "codes-3.parquet")
     whole = sorted(path.relative_to(pictures).as_posix() for path in pictures.rglob("*.png"))
     assert made.ids.tolist() == [name for name in whole if name != "10.png"]
     for size in (1, 512):
-        assert (read(tmp_path / f"codes-{size}.parquet").unpack() == made.unpack()).all()
+        assert (read_codes(tmp_path / f"codes-{size}.parquet").unpack() == made.unpack()).all()
 
 
 def test_an_image_file_has_the_code_that_it_has_in_its_folder(
@@ -107,7 +107,7 @@ def test_an_image_file_has_the_code_that_it_has_in_its_folder(
 ) -> None:
     out = tmp_path / "codes.parquet"
     encode(run, str(pictures), out, progress=False)
-    made = read(out)
+    made = read_codes(out)
     assert Encoder(run)(pictures / "04.png").hamming(made[made.ids == "04.png"]).tolist() == [[0]]
 
 
@@ -160,9 +160,9 @@ def test_a_gaussian_has_the_signs_of_its_mean(tmp_path: Path) -> None:
     """Cross variance: the opposing view of an image that is encoded is the image itself."""
     run = untrained(tmp_path / "run", latent=Latent(kind="gaussian", dim=BITS, variance="cross"))
     encode(run, "digits", tmp_path / "codes.parquet", "test", progress=False)
-    made = read(tmp_path / "codes.parquet")
+    made = read_codes(tmp_path / "codes.parquet")
     model, config = load_model(run)
-    images = data.load(config.data, "test")
+    images = data.load_data(config.data, "test")
     features = extract(model, images.pixels, config.views)
     assert features.z is not None and made.mean is not None and made.variance is not None
     assert made.latent == "gaussian"
@@ -186,7 +186,7 @@ def test_a_gaussians_zero_is_the_mean_of_the_images_and_nothing_else_changes(
     config = recipes.digits().model_copy(update={"latent": latent})
     torch.manual_seed(0)
     model = StochCon(config).eval()
-    before, pixels = copy.deepcopy(model), data.load(config.data, "train").pixels
+    before, pixels = copy.deepcopy(model), data.load_data(config.data, "train").pixels
     h = extract(model, pixels, config.views).h
     model.calibrate(h)
     noise, outputs = torch.randn(len(h), BITS), []
@@ -300,9 +300,9 @@ def test_each_process_makes_a_shard(
         "codes-00001-of-00002.parquet",
     ]
     monkeypatch.undo()
-    made = read(out, model=model_hash(run))
+    made = read_codes(out, model=model_hash(run))
     encode(run, str(pictures), tmp_path / "one" / "codes.parquet", progress=False)
-    one = read(tmp_path / "one" / "codes.parquet")
+    one = read_codes(tmp_path / "one" / "codes.parquet")
     assert made.ids.tolist() == one.ids.tolist()
     assert (made.packed == one.packed).all()
     np.testing.assert_allclose(made.flips, one.flips, atol=2e-4)
@@ -318,7 +318,7 @@ def test_a_process_may_have_nothing_to_do(
         assert encode(run, str(tmp_path / "one"), tmp_path / "codes.parquet", progress=False).written == int(
             rank
         )
-    assert read(tmp_path / "codes.parquet").ids.tolist() == ["02.png"]
+    assert read_codes(tmp_path / "codes.parquet").ids.tolist() == ["02.png"]
 
 
 def test_a_data_set_of_the_run_is_read_where_the_run_read_it() -> None:

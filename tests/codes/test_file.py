@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stochcon.codes.file import files, read, shard, writable, write
+from stochcon.codes.file import files, read_codes, shard, writable, write
 from stochcon.codes.packed import Codes
 from tests.codes.made import make, make_gaussian, same, sizes
 
@@ -37,7 +37,7 @@ def folder() -> Iterator[Path]:
 
 def refusal(path: Path, **options: str) -> str:
     with pytest.raises(ValueError) as error:
-        read(path, **options)
+        read_codes(path, **options)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -50,7 +50,7 @@ def test_a_file_gives_back_what_was_written(
 ) -> None:
     made = kind(n, d, seed)
     assert write(made, folder / "codes.parquet") == n
-    assert same(read(folder / "codes.parquet", model="a" * 64), as_stored(made))
+    assert same(read_codes(folder / "codes.parquet", model="a" * 64), as_stored(made))
     assert [path.name for path in folder.iterdir()] == ["codes.parquet"]
 
 
@@ -63,7 +63,7 @@ def test_batches_make_the_same_file_as_all_at_once(tmp_path: Path) -> None:
     assert write((whole[i : i + 127] for i in range(0, n, 127)), batches) == write(whole, path) == n
     assert batches.read_bytes() == path.read_bytes()
     assert pq.ParquetFile(path).num_row_groups == 2
-    assert (read(path).packed == rows).all()
+    assert (read_codes(path).packed == rows).all()
 
 
 READERS: dict[str, Callable[[Path], dict[str, list[Any]]]] = {
@@ -133,15 +133,17 @@ def test_shards_are_read_as_one(
         path = Path(name) / "codes.parquet"
         for rank in range(world):
             write(whole[ends[rank] : ends[rank + 1]], shard(path, rank, world))
-        assert same(read(path), as_stored(whole))
-        assert [len(read(file)) for file in files(path)] == np.diff(ends).tolist()
+        assert same(read_codes(path), as_stored(whole))
+        assert [len(read_codes(file)) for file in files(path)] == np.diff(ends).tolist()
 
 
 def test_flips_of_shards_are_the_mean_over_all_images(tmp_path: Path) -> None:
     for rank, (n, rate) in enumerate([(1, 0.4), (3, 0.1)]):
         some = Codes.pack(np.ones((n, 2)), [f"{rank}/{i}" for i in range(n)], flips=[rate, 0.5])
         write(some, shard(tmp_path / "codes.parquet", rank, 2))
-    assert read(tmp_path / "codes.parquet").flips.tolist() == np.array([0.175, 0.5], np.float32).tolist()
+    assert (
+        read_codes(tmp_path / "codes.parquet").flips.tolist() == np.array([0.175, 0.5], np.float32).tolist()
+    )
 
 
 def test_shards_that_are_no_set_are_refused(tmp_path: Path) -> None:
@@ -190,7 +192,7 @@ def test_a_changed_byte_never_changes_a_code(tmp_path: Path) -> None:
     for i in range(len(content)):
         path.write_bytes(content[:i] + bytes([content[i] ^ 1 << i % 8]) + content[i + 1 :])
         try:
-            again = read(path, model="a" * 64)
+            again = read_codes(path, model="a" * 64)
         except ValueError as error:
             assert str(path) in str(error) and "\n" not in str(error)
             refused += 1

@@ -18,7 +18,7 @@ from stochcon import recipebook as recipes
 from stochcon.cli import main
 from stochcon.codes import inverted_lists, mosaic, weighted
 from stochcon.codes.encoder import encode
-from stochcon.codes.file import read, shard, write
+from stochcon.codes.file import read_codes, shard, write
 from stochcon.codes.packed import Codes
 from stochcon.codes.search import Neighbours, search, show
 from stochcon.config import Latent
@@ -91,7 +91,7 @@ def test_a_search_by_id_imports_neither_torch_nor_pandas(stored: Path) -> None:
 
 
 def test_queries_by_id_find_what_brute_force_finds(stored: Path) -> None:
-    made = read(stored)
+    made = read_codes(stored)
     queries = [name(46), name(0), name(19), name(46)]
     everything = made.hamming(made)
     for result, query in zip(search(stored, queries, 5), queries, strict=True):
@@ -109,7 +109,7 @@ def test_of_an_id_that_is_there_twice_the_first_counts(tmp_path: Path) -> None:
 
 
 def test_shards_are_searched_as_one_file(stored: Path, tmp_path: Path) -> None:
-    made = read(stored)
+    made = read_codes(stored)
     for rank in range(2):
         write(made[rank * 20 : 20 + rank * 27], shard(tmp_path / "all.parquet", rank, 2))
     queries = [name(46), name(3)]
@@ -319,7 +319,7 @@ def test_a_table_shows_ids_as_they_are_or_that_nothing_was_found(capsys: pytest.
 
 def test_a_file_without_codes_is_searched(run: Path, pictures: Path, tmp_path: Path) -> None:
     write(
-        read(encode(run, str(pictures), tmp_path / "some.parquet", progress=False).path)[:0],
+        read_codes(encode(run, str(pictures), tmp_path / "some.parquet", progress=False).path)[:0],
         tmp_path / "no.parquet",
     )
     for weigh in (False, True):

@@ -47,7 +47,7 @@ def test_scikit_learn_checks_it() -> None:
 
 def test_it_learns_what_pretrain_learns(tmp_path: Path) -> None:
     config = tiny()
-    digits = data.load(config.data, "train")
+    digits = data.load_data(config.data, "train")
     pixels = digits.pixels.permute(0, 2, 3, 1).numpy()
     before = torch.random.get_rng_state()
     transformer = StochConTransformer(config).fit(pixels)

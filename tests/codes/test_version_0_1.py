@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stochcon.codes.encoder import encode
-from stochcon.codes.file import read
+from stochcon.codes.file import read_codes
 from stochcon.codes.search import search
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "version-0.1"
@@ -22,7 +22,7 @@ CONTENT = {
 @pytest.mark.parametrize("name", CONTENT)
 def test_a_file_is_read_with_the_same_content(name: str) -> None:
     content, bits, model = CONTENT[name]
-    codes = read(GOLDEN / f"{name}.parquet")
+    codes = read_codes(GOLDEN / f"{name}.parquet")
     arrays = codes.packed, codes.uncertainty, codes.flips, *codes.moments.values()
     digest = sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays))
     digest.update("\n".join(codes.ids).encode())
@@ -33,9 +33,9 @@ def test_a_file_is_read_with_the_same_content(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["bernoulli", "gaussian"])
 def test_a_run_gives_the_same_codes(name: str, tmp_path: Path) -> None:
-    before = read(GOLDEN / f"{name}.parquet")
+    before = read_codes(GOLDEN / f"{name}.parquet")
     encode(GOLDEN / name, "digits", tmp_path / "codes.parquet", split="test", progress=False)
-    after = read(tmp_path / "codes.parquet", model=before.model)
+    after = read_codes(tmp_path / "codes.parquet", model=before.model)
     assert after.ids.tolist() == before.ids.tolist()
     assert (after.packed == before.packed).all()
     assert (after.bits, after.latent, after.size, after.channels) == (before.bits, name, 16, 1)
@@ -49,6 +49,6 @@ def test_a_run_gives_the_same_codes(name: str, tmp_path: Path) -> None:
 def test_a_file_is_searched_for_an_image_of_the_run() -> None:
     path = GOLDEN / "bernoulli.parquet"
     (found,) = search(path, ["digits/2"], k=3)
-    codes = read(path)
+    codes = read_codes(path)
     expected = np.sort(codes[codes.ids == "digits/2"].hamming(codes)[0])[1:4]
     assert found.distances == expected.tolist()

@@ -10,7 +10,7 @@ from PIL import Image
 
 from stochcon.config import Data
 from stochcon.data.images import Split
-from stochcon.data.sets import load
+from stochcon.data.sets import load_data
 
 
 def picture(path: Path, colour: str = "red", size: tuple[int, int] = (20, 14)) -> None:
@@ -50,6 +50,6 @@ def folder(root: Path, **changes: object) -> Data:
 def refusal(config: Data, split: Split = "train") -> str:
     """The one line that a user sees."""
     with pytest.raises(ValueError) as error:
-        load(config, split)
+        load_data(config, split)
     assert "\n" not in str(error.value)
     return str(error.value)

@@ -15,7 +15,7 @@ from PIL import Image
 from stochcon.config import Data
 from stochcon.data.archives import list_archive
 from stochcon.data.images import SPLITS, read
-from stochcon.data.sets import list_images, load, load_training
+from stochcon.data.sets import list_images, load_data, load_training
 from tests.data.files import folder, jpeg, refusal, write_tar
 
 
@@ -43,7 +43,7 @@ def test_shards_are_read_at_random_places(home: Path, tmp_path: Path) -> None:
     for k in range(3):
         write_tar(root / f"train/shard-{k:06}.tar", samples(range(40 * k, 40 * k + 40), ".cls"))
     write_tar(root / "test/shard-000000.tar", samples([7], ".cls"))
-    images = load(folder(root, holdout=False), "train")
+    images = load_data(folder(root, holdout=False), "train")
     assert len(images) == 120 and images.skipped == ()
     assert set(images.ids) == {f"train/shard-{i // 40:06}.tar/{i:06}.jpg" for i in range(120)}
     numbers = [int(name[-10:-4]) for name in images.ids]
@@ -51,8 +51,8 @@ def test_shards_are_read_at_random_places(home: Path, tmp_path: Path) -> None:
     assert images.labels.tolist() == [i % 12 for i in numbers]
     for pixels, i in zip(images.pixels, numbers, strict=True):
         assert np.abs(pixels[:, 4, 4].numpy().astype(int) - [i % 16 * 16, i // 16 * 16, 0]).max() <= 3
-    assert load(folder(root), "test").ids == ("test/shard-000000.tar/000007.jpg",)
-    validation, train = load(folder(root), "validation"), load(folder(root), "train")
+    assert load_data(folder(root), "test").ids == ("test/shard-000000.tar/000007.jpg",)
+    validation, train = load_data(folder(root), "validation"), load_data(folder(root), "train")
     assert 0 < len(validation) < 40 and {*validation.ids} | {*train.ids} == {*images.ids}
     order = [torch.tensor([3, 77, 3])]
     (streamed,) = load_training(folder(root, memory=0, holdout=False)).batches(order)
@@ -63,7 +63,7 @@ def test_shards_are_read_at_random_places(home: Path, tmp_path: Path) -> None:
 def test_labels_in_json_and_splits_in_names(home: Path, tmp_path: Path, key: str) -> None:
     for split, numbers in {"train": range(6), "val": range(6, 9), "test": range(9, 11)}.items():
         write_tar(tmp_path / f"imagenet-{split}-000000.tar", samples(numbers, key))
-    train, validation, test = (load(folder(tmp_path), split) for split in SPLITS)
+    train, validation, test = (load_data(folder(tmp_path), split) for split in SPLITS)
     assert [len(train), len(validation), len(test)] == [6, 3, 2]
     assert train.classes == test.classes == ("class 0", "class 1", "class 2")
     assert train.labels is not None and train.labels.tolist() == [0, 1, 2, 0, 1, 2]
@@ -73,7 +73,7 @@ def test_the_index_is_kept_and_made_anew_when_it_or_the_shard_changes(home: Path
     root = tmp_path / "root"
     for name, numbers in {"train/0.tar": range(5), "val/0.tar": range(1), "test/0.tar": range(1)}.items():
         write_tar(root / name, samples(numbers))
-    images = load(folder(root), "train")
+    images = load_data(folder(root), "train")
     assert images.labels is None and images.classes == () and len(images) == 5
 
     def kept() -> dict[Path, int]:
@@ -81,12 +81,12 @@ def test_the_index_is_kept_and_made_anew_when_it_or_the_shard_changes(home: Path
 
     before = kept()
     assert len(before) == 3 and {path.parent for path in before} == {home / ".cache" / "stochcon" / "shards"}
-    assert load(folder(root), "train").pixels.equal(images.pixels) and kept() == before
+    assert load_data(folder(root), "train").pixels.equal(images.pixels) and kept() == before
     for path in before:
         path.write_bytes(path.read_bytes()[:100])
-    assert load(folder(root), "train").pixels.equal(images.pixels)
+    assert load_data(folder(root), "train").pixels.equal(images.pixels)
     write_tar(root / "train" / "0.tar", samples(range(7, 10)))
-    assert len(load(folder(root), "train")) == 3
+    assert len(load_data(folder(root), "train")) == 3
 
 
 def test_damaged_shards(home: Path, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_an_unreadable_image_in_a_shard_is_listed(home: Path, tmp_path: Path) ->
     write_tar(tmp_path / "train.tar", [*samples(range(3)), ("cut.jpg", jpeg(1)[:300]), ("empty.jpg", b"")])
     for name in ("val.tar", "test.tar"):
         write_tar(tmp_path / name, samples([0]))
-    images = load(folder(tmp_path, max_bad=0.5), "train")
+    images = load_data(folder(tmp_path, max_bad=0.5), "train")
     assert len(images) == 3 and [path for path, _ in images.skipped] == [
         "train.tar/cut.jpg",
         "train.tar/empty.jpg",

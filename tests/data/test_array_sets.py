@@ -20,12 +20,12 @@ from torchvision.datasets import FashionMNIST
 from stochcon.config import Data
 from stochcon.data import array_sets
 from stochcon.data.images import SPLITS
-from stochcon.data.sets import load
+from stochcon.data.sets import load_data
 from tests.data.files import refusal
 
 
 def test_every_digit_is_in_one_split() -> None:
-    splits = [load(Data(name="digits", size=8, channels=1), split) for split in SPLITS]
+    splits = [load_data(Data(name="digits", size=8, channels=1), split) for split in SPLITS]
     assert [len(images) for images in splits] == [1077, 360, 360]
     assert {name for images in splits for name in images.ids} == {f"digits/{i}" for i in range(1797)}
     digits = load_digits()
@@ -34,7 +34,7 @@ def test_every_digit_is_in_one_split() -> None:
         assert images.labels is not None and images.labels.tolist() == digits.target[index].tolist()
         assert np.allclose(images.pixels[:, 0].numpy() / 255 * 16, digits.images[index], atol=0.04)
         assert min(images.labels.bincount()) > 0.09 * len(images)
-    trained = load(Data(name="digits", size=8, holdout=False), "train")
+    trained = load_data(Data(name="digits", size=8, holdout=False), "train")
     assert set(trained.ids) == {*splits[0].ids, *splits[1].ids} and len(trained) == 1077 + 360
 
 
@@ -61,7 +61,7 @@ def write_fashion(folder: Path, zipped: bool = True) -> dict[str, NDArray[np.uin
 def test_fashion_mnist_from_a_root(tmp_path: Path, below: str, zipped: bool) -> None:
     arrays = write_fashion(tmp_path / "root" / below, zipped)
     config = Data(name="fashion-mnist", root=tmp_path / "root", size=28, channels=1)
-    train, validation, test = (load(config, split) for split in SPLITS)
+    train, validation, test = (load_data(config, split) for split in SPLITS)
     assert [len(train), len(validation), len(test)] == [90, 10, 20]
     assert validation.labels is not None and sorted(validation.labels.tolist()) == list(range(10))
     assert set(train.ids) | set(validation.ids) == {f"train/{i}" for i in range(100)}
@@ -70,8 +70,13 @@ def test_fashion_mnist_from_a_root(tmp_path: Path, below: str, zipped: bool) -> 
         for pixels, name in zip(images.pixels, images.ids, strict=True):
             prefix = "t10k" if name.startswith("test") else "train"
             assert (pixels[0].numpy() == arrays[f"{prefix}-images-idx3-ubyte"][int(name.split("/")[1])]).all()
-    assert len(load(config.model_copy(update={"holdout": False}), "train")) == 100
-    assert load(config.model_copy(update={"size": 32, "channels": 3}), "test").pixels.shape == (20, 3, 32, 32)
+    assert len(load_data(config.model_copy(update={"holdout": False}), "train")) == 100
+    assert load_data(config.model_copy(update={"size": 32, "channels": 3}), "test").pixels.shape == (
+        20,
+        3,
+        32,
+        32,
+    )
 
 
 def test_the_test_files_are_not_read_before_the_test_split(tmp_path: Path) -> None:
@@ -79,7 +84,7 @@ def test_the_test_files_are_not_read_before_the_test_split(tmp_path: Path) -> No
     for path in (tmp_path / "root").glob("t10k-*"):
         path.write_bytes(b"")
     config = Data(name="fashion-mnist", root=tmp_path / "root", size=28, channels=1)
-    assert len(load(config, "train")) == 90 and len(load(config, "validation")) == 10
+    assert len(load_data(config, "train")) == 90 and len(load_data(config, "validation")) == 10
     assert "t10k-images-idx3-ubyte.gz is damaged" in refusal(config, "test")
 
 
@@ -137,16 +142,16 @@ def test_fashion_mnist_is_downloaded_once(bare: Path, monkeypatch: pytest.Monkey
     files = sorted((bare / "web").iterdir())
     resources = [(path.name, hashlib.md5(path.read_bytes()).hexdigest()) for path in files]
     monkeypatch.setattr(FashionMNIST, "resources", resources)
-    assert len(load(config, "train")) == 90
+    assert len(load_data(config, "train")) == 90
     for path in files:
         path.unlink()
-    assert len(load(config, "test")) == 20
+    assert len(load_data(config, "test")) == 20
 
 
 @pytest.mark.parametrize("place", ["debian/fashion-mnist", "data/FashionMNIST/raw"])
 def test_fashion_mnist_is_found(bare: Path, place: str) -> None:
     write_fashion(bare / place)
-    assert len(load(Data(name="fashion-mnist"), "train")) == 90
+    assert len(load_data(Data(name="fashion-mnist"), "train")) == 90
 
 
 def write_cifar(folder: Path) -> NDArray[np.uint8]:
@@ -164,7 +169,7 @@ def write_cifar(folder: Path) -> NDArray[np.uint8]:
 def test_cifar_from_a_root(tmp_path: Path, below: str) -> None:
     rows = write_cifar(tmp_path / "root" / below)
     config = Data(name="cifar10", root=tmp_path / "root")
-    train, validation, test = (load(config, split) for split in SPLITS)
+    train, validation, test = (load_data(config, split) for split in SPLITS)
     assert [len(train), len(validation), len(test)] == [90, 10, 10]
     assert train.classes[3] == "cat" and validation.ids[0].startswith("train/")
     assert test.pixels.flatten(1).tolist() == rows[100:, 1:].tolist()
@@ -181,7 +186,7 @@ def test_damaged_cifar(tmp_path: Path) -> None:
     for content in (b"", rows[:1].tobytes()[:-1], bytes([10]) + bytes(3072)):
         path.write_bytes(content)
         assert refusal(Data(name="cifar10", root=root)).startswith(f"{path} is damaged (")
-    assert len(load(Data(name="cifar10", root=root), "test")) == 10
+    assert len(load_data(Data(name="cifar10", root=root), "test")) == 10
 
 
 def test_cifar_is_downloaded_and_checked(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,6 +196,6 @@ def test_cifar_is_downloaded_and_checked(bare: Path, monkeypatch: pytest.MonkeyP
         tar.add(bare / "new" / "cifar-10-batches-bin", "cifar-10-batches-bin")
     assert refusal(Data(name="cifar10")).endswith("cannot be downloaded: File not found or corrupted.")
     monkeypatch.setattr(array_sets, "CIFAR_MD5", hashlib.md5(archive.read_bytes()).hexdigest())
-    assert len(load(Data(name="cifar10"), "train")) == 90
+    assert len(load_data(Data(name="cifar10"), "train")) == 90
     archive.unlink()
-    assert len(load(Data(name="cifar10"), "test")) == 10
+    assert len(load_data(Data(name="cifar10"), "test")) == 10

@@ -13,7 +13,7 @@ from torch import Tensor
 from stochcon.config import Data
 from stochcon.data import few_labels as labels
 from stochcon.data.images import Images
-from stochcon.data.sets import LISTS, load
+from stochcon.data.sets import LISTS, load_data
 
 FASHION_LABELS = Path(__file__).with_name("fashion-mnist-train-labels-idx1-ubyte.gz")
 """Of Fashion-MNIST's authors (Zalando SE, MIT licence), as they publish it."""
@@ -63,7 +63,7 @@ def fake(ids: list[str]) -> Images:
 
 def test_the_list_decides_whatever_the_order_of_the_images() -> None:
     config = Data(name="digits")
-    images = load(config, "train")
+    images = load_data(config, "train")
     path = labels.list_path(config, 0.1)
     assert path is not None
     listed = set(path.read_text().splitlines()[2:])

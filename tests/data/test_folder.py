@@ -13,7 +13,7 @@ from PIL import Image
 from stochcon.config import Data
 from stochcon.data.folder import divided, files, list_folder, packed, text
 from stochcon.data.images import SPLITS, Source, Split
-from stochcon.data.sets import load
+from stochcon.data.sets import load_data
 from tests.data.files import folder, only_train, picture, refusal
 
 
@@ -27,7 +27,7 @@ def test_class_folders(tmp_path: Path) -> None:
     (tmp_path / ".thumbnails").mkdir()
     (tmp_path / ".thumbnails" / "0.png").write_bytes(b"")
     (tmp_path / "ant" / "album.jpg").mkdir()
-    splits = [load(folder(tmp_path), split) for split in SPLITS]
+    splits = [load_data(folder(tmp_path), split) for split in SPLITS]
     assert sum(map(len, splits)) == 120 and len({name for images in splits for name in images.ids}) == 120
     for images in splits:
         assert images.classes == ("ant", "zebra") and images.skipped == ()
@@ -40,11 +40,11 @@ def test_class_folders(tmp_path: Path) -> None:
 def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
     for i in range(30):
         picture(tmp_path / f"{i}.png")
-    images = load(folder(tmp_path), "train")
+    images = load_data(folder(tmp_path), "train")
     assert images.labels is None and images.classes == ()
     picture(tmp_path / "some" / "31.png")
-    assert load(folder(tmp_path), "train").labels is None
-    assert len(load(folder(tmp_path, limit=7), "train")) == 7
+    assert load_data(folder(tmp_path), "train").labels is None
+    assert len(load_data(folder(tmp_path, limit=7), "train")) == 7
 
 
 def test_split_folders(tmp_path: Path) -> None:
@@ -52,14 +52,14 @@ def test_split_folders(tmp_path: Path) -> None:
         picture(tmp_path / "train" / "cat" / f"{i}.png")
     picture(tmp_path / "val" / "cat" / "v.png")
     picture(tmp_path / "test" / "dog" / "t.png")
-    train, validation, test = (load(folder(tmp_path), split) for split in SPLITS)
+    train, validation, test = (load_data(folder(tmp_path), split) for split in SPLITS)
     assert len(train) == 40 and validation.ids == ("val/cat/v.png",) and test.ids == ("test/dog/t.png",)
     assert train.classes == test.classes == ("cat", "dog")
     assert test.labels is not None and test.labels.tolist() == [1]
-    assert load(folder(tmp_path, holdout=False), "train").ids[-1] == "val/cat/v.png"
+    assert load_data(folder(tmp_path, holdout=False), "train").ids[-1] == "val/cat/v.png"
 
     (tmp_path / "val" / "cat" / "v.png").unlink()
-    train, validation, test = (load(folder(tmp_path), split) for split in SPLITS)
+    train, validation, test = (load_data(folder(tmp_path), split) for split in SPLITS)
     assert 0 < len(validation) < 12 and len(train) + len(validation) == 40 and len(test) == 1
     assert all(name.startswith("train/") for name in validation.ids)
     picture(tmp_path / "extra" / "a.png")
@@ -70,7 +70,11 @@ def test_the_test_folder_is_not_read_before_the_test_split(tmp_path: Path) -> No
     for name in ("train", "val", "test"):
         picture(tmp_path / name / "a.png")
     (tmp_path / "test" / "a.png").write_bytes(b"unreadable")
-    assert load(folder(tmp_path), "train").skipped == load(folder(tmp_path), "validation").skipped == ()
+    assert (
+        load_data(folder(tmp_path), "train").skipped
+        == load_data(folder(tmp_path), "validation").skipped
+        == ()
+    )
     assert refusal(folder(tmp_path), "test").endswith("the first is test/a.png: not an image")
 
 
@@ -107,7 +111,7 @@ def test_too_many_unreadable_files(tmp_path: Path) -> None:
         picture(train / "a" / f"{i}.png")
     (train / "a" / "8.png").write_bytes(b"")
     (train / "a" / "9.png").write_bytes(b"")
-    assert len(load(folder(tmp_path, max_bad=0.2), "train")) == 8
+    assert len(load_data(folder(tmp_path, max_bad=0.2), "train")) == 8
     assert refusal(folder(tmp_path)) == (
         f"2 of 10 train images of {tmp_path} cannot be read, more than data.max_bad = 0.1 "
         "allows; the first is train/a/8.png: an empty file"
@@ -130,14 +134,14 @@ def test_a_limit_is_even_over_classes_and_leaves_the_rest_unread(tmp_path: Path)
     for name, n in {"a": 30, "b": 12}.items():
         for i in range(n):
             picture(train / name / f"{i}.png")
-    few, more = load(folder(tmp_path, limit=6), "train"), load(folder(tmp_path, limit=20), "train")
+    few, more = load_data(folder(tmp_path, limit=6), "train"), load_data(folder(tmp_path, limit=20), "train")
     assert few.labels is not None and few.labels.bincount().tolist() == [3, 3]
     assert more.labels is not None and more.labels.bincount().tolist() == [10, 10]
     assert set(few.ids) < set(more.ids)
     for path in train.rglob("*.png"):
         if path.relative_to(tmp_path).as_posix() not in few.ids:
             path.write_bytes(b"")
-    assert load(folder(tmp_path, limit=6), "train").skipped == ()
+    assert load_data(folder(tmp_path, limit=6), "train").skipped == ()
 
 
 @given(st.lists(st.binary().map(os.fsdecode)))

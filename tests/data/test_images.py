@@ -17,7 +17,7 @@ from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
 from stochcon.data.images import Source, Sources, Unreadable, canvas, chained, open_image, stratified_subset
 from stochcon.data.photographs import photograph
-from stochcon.data.sets import load
+from stochcon.data.sets import load_data
 from tests.data.files import folder, only_train, picture
 
 MODES: dict[str, tuple[str, str, float | tuple[int, ...], tuple[int, int, int]]] = {
@@ -41,7 +41,7 @@ MODES: dict[str, tuple[str, str, float | tuple[int, ...], tuple[int, int, int]]]
 def test_modes(tmp_path: Path, kind: str) -> None:
     mode, extension, colour, seen = MODES[kind]
     Image.new(mode, (20, 14), colour).save(only_train(tmp_path) / f"a.{extension}")
-    pixels = load(folder(tmp_path), "train").pixels
+    pixels = load_data(folder(tmp_path), "train").pixels
     assert (pixels.int() - torch.tensor(seen)[:, None, None]).abs().max() <= 2
 
 
@@ -52,7 +52,7 @@ def test_palettes(tmp_path: Path) -> None:
     image.save(train / "a.gif")
     image.save(train / "b.png", transparency=1)
     image.save(train / "c.png", transparency=bytes([255, 51]))
-    pixels = load(folder(tmp_path), "train").pixels
+    pixels = load_data(folder(tmp_path), "train").pixels
     assert pixels[:, :, 4, 4].tolist() == [[10, 200, 30], [255, 255, 255], [206, 244, 210]]
 
 
@@ -67,7 +67,7 @@ def test_exif_rotation(tmp_path: Path, extension: str) -> None:
         exif[0x0112] = orientation
         image = Image.fromarray(np.ascontiguousarray(pixels))
         image.save(train / f"{orientation}.{extension}", exif=exif, lossless=True)
-    seen = load(folder(tmp_path, size=16, channels=1), "train").pixels[:, 0].numpy()
+    seen = load_data(folder(tmp_path, size=16, channels=1), "train").pixels[:, 0].numpy()
     assert len(seen) == 8 and all((pixels == upright).all() for pixels in seen)
 
 
@@ -113,7 +113,7 @@ def test_unreadable_files_are_skipped_and_listed(tmp_path: Path) -> None:
     }
     for name, (content, _) in spoilt.items():
         (train / name).write_bytes(content)
-    images = load(folder(tmp_path, max_bad=0.75), "train")
+    images = load_data(folder(tmp_path, max_bad=0.75), "train")
     assert images.ids == ("train/whole.jpg", "train/whole.png") and images.pixels.shape == (2, 3, 8, 8)
     skipped = [(path, re.sub(r" \(.*\)", "", reason)) for path, reason in images.skipped]
     assert skipped == [(f"train/{name}", reason) for name, (_, reason) in sorted(spoilt.items())]

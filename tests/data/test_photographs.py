@@ -11,7 +11,7 @@ from torchvision.transforms.functional import pil_to_tensor, resize
 from stochcon.config import Data
 from stochcon.data.images import SPLITS, Split, raw_bits
 from stochcon.data.photographs import GAP, PHOTOGRAPHS, list_photographs, photograph
-from stochcon.data.sets import load
+from stochcon.data.sets import load_data
 
 Patches = dict[Split, list[tuple[str, int, int, int]]]
 
@@ -55,7 +55,7 @@ def test_patches_are_the_same_on_every_machine(patches: Patches) -> None:
 
 
 def test_a_patch_is_what_its_id_says() -> None:
-    images = load(Data(limit=180), "train")
+    images = load_data(Data(limit=180), "train")
     assert images.pixels.shape == (180, 3, 32, 32) and images.pixels.dtype == torch.uint8
     assert images.labels is not None and images.labels.bincount().tolist() == [10] * 18
     assert images.classes == tuple(PHOTOGRAPHS) and images.skipped == () and len(images) == 180
@@ -69,13 +69,13 @@ def test_a_patch_is_what_its_id_says() -> None:
 
 
 def test_no_patch_is_of_one_flat_colour() -> None:
-    images = load(Data(), "validation")
+    images = load_data(Data(), "validation")
     assert images.pixels.shape == (3600, 3, 32, 32)
     assert images.pixels.flatten(1).float().std(dim=1).min() > 0.5
 
 
 def test_grey_and_colour() -> None:
-    grey, colour = load(Data(limit=18, channels=1), "train"), load(Data(limit=18), "train")
+    grey, colour = load_data(Data(limit=18, channels=1), "train"), load_data(Data(limit=18), "train")
     assert grey.pixels.shape == (18, 1, 32, 32) and raw_bits(grey) == 32 * 32 * 8
     assert raw_bits(colour) == 3 * 32 * 32 * 8
     camera, cat = (list(PHOTOGRAPHS).index(name) for name in ("camera", "cat"))

@@ -13,7 +13,7 @@ from stochcon.cli import main
 from stochcon.config import Data
 from stochcon.data.folder import files
 from stochcon.data.images import Source, Unreadable
-from stochcon.data.sets import load, load_training
+from stochcon.data.sets import load_data, load_training
 from stochcon.data.training_images import TrainingImages
 from tests.data.files import folder, jpeg, write_tar
 
@@ -51,7 +51,7 @@ def test_decoded_on_demand_is_what_is_held(many: Path) -> None:
     order = torch.randperm(3000, generator=torch.Generator().manual_seed(0)).split(257)
     for a, b, indices in zip(held.batches(order), streamed.batches(order), order, strict=True):
         assert a.shape == (len(indices), 3, 8, 8) and a.equal(b)
-    assert held.held.equal(load(folder(many), "train").pixels)
+    assert held.held.equal(load_data(folder(many), "train").pixels)
 
 
 @pytest.mark.parametrize(("memory", "ahead"), [(0, 1), (1, 4)])

@@ -54,7 +54,7 @@ def test_itq_loses_less_than_pca_signs_and_leaves_the_threads_of_faiss() -> None
 
 def test_pixels_projected_once_and_cut_are_as_if_projected_for_each_width() -> None:
     digits = Data(name="digits", size=8, channels=1)
-    train, test = (pixel_floats(data.load(digits, split)) for split in ("train", "validation"))
+    train, test = (pixel_floats(data.load_data(digits, split)) for split in ("train", "validation"))
     cut, exact = (baselines.codes_of_pixels(train, test, widths)[8] for widths in ([8, 32], [8]))
     for name in ("pixels-pca-sign", "pixels-itq"):
         for x, y in zip(cut[name], exact[name], strict=True):

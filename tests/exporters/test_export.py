@@ -19,7 +19,7 @@ from stochcon import recipe
 from stochcon.cli import main
 from stochcon.codes.encoder import model_hash
 from stochcon.config import Config, Data
-from stochcon.data.sets import load
+from stochcon.data.sets import load_data
 from stochcon.exporters.export import TOLERANCE, compare, export, to_onnx
 from tests.shared import error, write_run
 
@@ -43,7 +43,7 @@ def exported(run: Path) -> tuple[bytes, str]:
 
 def test_the_bits_of_1000_real_images_are_those_of_pytorch(run: Path, exported: tuple[bytes, str]) -> None:
     model, config = stochcon.load_model(run)
-    pixels = load(config.data, "train").pixels[:1000]
+    pixels = load_data(config.data, "train").pixels[:1000]
     packed, probabilities = onnxruntime.InferenceSession(exported[0]).run(None, {"images": pixels.numpy()})
     features = stochcon.extract(model, pixels, config.views)
     assert features.bits is not None and features.z is not None
@@ -105,7 +105,7 @@ def test_any_latent_network_and_view(config: Config, tmp_path: Path) -> None:
     file, unchecked = to_onnx(run, tmp_path / "there" / "x.onnx", check=0)
     assert unchecked is None
     model, _ = stochcon.load_model(run)
-    pixels = load(config.data, "train").pixels[:90]
+    pixels = load_data(config.data, "train").pixels[:90]
     agreement = compare(file.read_bytes(), model, config, pixels)
     assert (agreement.images, agreement.differing) == (90, 0)
 
@@ -146,7 +146,7 @@ def test_a_process_without_stochcon_or_torch_reads_pictures_to_the_same_codes(
 ) -> None:
     (tmp_path / "pictures").mkdir()
     random = np.random.default_rng(0)
-    for i, digit in enumerate(load(Data(name="digits", size=40, channels=3), "test").pixels[:12]):
+    for i, digit in enumerate(load_data(Data(name="digits", size=40, channels=3), "test").pixels[:12]):
         cut = digit.numpy().transpose(1, 2, 0)[: random.integers(20, 40)]
         Image.fromarray(np.ascontiguousarray(cut)).save(tmp_path / "pictures" / f"{i:02}.png")
     (tmp_path / "model.onnx").write_bytes(exported[0])
@@ -163,7 +163,7 @@ def test_a_process_without_stochcon_or_torch_reads_pictures_to_the_same_codes(
 
 def test_bits_that_rounding_does_not_explain_are_refused(exported: tuple[bytes, str], tmp_path: Path) -> None:
     model, config = stochcon.load_model(write_run(tmp_path / "other", recipe("digits", **SMALL), seed=1))
-    pixels = load(config.data, "test").pixels
+    pixels = load_data(config.data, "test").pixels
     with pytest.raises(ValueError, match=r"of 4680 bits differ between ONNX and PyTorch"):
         compare(exported[0], model, config, pixels)
     torch.nn.init.constant_(next(model.pi.parameters()), torch.nan)  # every bit is 0, and so is ONNX's

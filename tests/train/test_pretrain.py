@@ -21,7 +21,7 @@ from PIL import Image
 
 from stochcon import atomic, runs
 from stochcon.config import Config
-from stochcon.data.sets import load
+from stochcon.data.sets import load_data
 from stochcon.data.training_images import TrainingImages
 from stochcon.evaluation.features import extract
 from stochcon.method.model import StochCon
@@ -158,7 +158,7 @@ def test_own_variance_collapses_and_cross_variance_does_not(tmp_path: Path) -> N
             latent=latent, optimizer=optimizer, batch_size=64, epochs=180, **{"views.local_views": 0}
         )
         model, _ = runs.load_model(train(tmp_path / variance, config))
-        features = extract(model, load(config.data, "train").pixels, config.views)
+        features = extract(model, load_data(config.data, "train").pixels, config.views)
         assert features.z is not None
         relative[variance] = (features.uncertainty.square().mean() / features.z.var(0).mean()).item()
     assert relative["own"] < 0.2
@@ -273,6 +273,6 @@ def test_images_of_ones_own_are_trained_on(finished: Path, tmp_path: Path) -> No
     from stochcon.data.images import list_pictures
 
     config = tiny()
-    arrays = load(config.data, "train").pixels
+    arrays = load_data(config.data, "train").pixels
     images = TrainingImages(list_pictures(arrays, config.data.size), config.data)
     assert digest(train(tmp_path / "run", config, images=images)) == digest(finished)

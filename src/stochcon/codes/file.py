@@ -52,7 +52,7 @@ class Header(BaseModel):
 
 
 def shard(path: Path | str, rank: int, world: int) -> Path:
-    """Name the file that one of several processes writes; `read` takes the name of the whole.
+    """Name the file that one of several processes writes; `read_codes` takes the name of the whole.
 
     >>> shard("codes.parquet", 0, 2).name, shard("codes.parquet", 0, 1).name
     ('codes-00000-of-00002.parquet', 'codes.parquet')
@@ -137,7 +137,7 @@ def _table(codes: Codes, schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def read(path: Path | str, model: str | None = None) -> Codes:
+def read_codes(path: Path | str, model: str | None = None) -> Codes:
     """Read the codes of a file or of its shards.
 
     Args:
@@ -154,7 +154,7 @@ def read(path: Path | str, model: str | None = None) -> Codes:
 
 
 def read_files(paths: Sequence[Path], model: str | None = None) -> Codes:
-    """Read the codes of these files, as `read` does, without a look at what is beside them."""
+    """Read the codes of these files, as `read_codes` does, without a look at what is beside them."""
     table, header = read_columns(paths, None, model)
     moments = {
         name: table[name].combine_chunks().flatten().to_numpy().reshape(-1, header.bits)
@@ -176,7 +176,7 @@ def read_files(paths: Sequence[Path], model: str | None = None) -> Codes:
 def read_columns(
     paths: Sequence[Path], columns: list[str] | None, model: str | None = None
 ) -> tuple[pa.Table, Header]:
-    """Read columns of files (None: all) and one header with the flips over all. Raises as `read` does."""
+    """Read columns of files (None: all) and one header with the flips over all. Raises as `read_codes` does."""
     parts = [_read_file(path, columns) for path in paths]
     for path, (_, header) in zip(paths, parts, strict=True):
         wanted = parts[0][1].model if model is None else model

@@ -31,7 +31,7 @@ from stochcon.data.photographs import list_photographs
 from stochcon.data.training_images import TrainingImages
 
 
-def load(config: Data, split: Split) -> Images:
+def load_data(config: Data, split: Split) -> Images:
     """Read one split of a data set, and of that split only.
 
     Labels, order and ids depend on nothing but the configuration and the files.
@@ -48,7 +48,7 @@ def load(config: Data, split: Split) -> Images:
         OSError: If the disk refuses for a reason that may pass.
 
     Example:
-        >>> images = load(Data(name="digits", size=8, channels=1), "validation")
+        >>> images = load_data(Data(name="digits", size=8, channels=1), "validation")
         >>> images.pixels.shape, images.classes[:3], images.ids[:2]
         (torch.Size([360, 1, 8, 8]), ('0', '1', '2'), ('digits/13', 'digits/15'))
     """
@@ -60,8 +60,8 @@ def load(config: Data, split: Split) -> Images:
 
 
 def load_labelled(config: Data, split: Split) -> tuple[Images, Tensor]:
-    """Read one split, as `load` does, and its labels (N,). Raises ValueError if nothing is labelled."""
-    images = load(config, split)
+    """Read one split, as `load_data` does, and its labels (N,). Raises ValueError if nothing is labelled."""
+    images = load_data(config, split)
     if images.labels is None:
         wanted = "put images into root/class/"
         raise ValueError(f"{config.root} has no class folders, so there is nothing to classify: {wanted}")

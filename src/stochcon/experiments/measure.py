@@ -38,7 +38,7 @@ def count_active(config: Config, directory: Path) -> Callable[[int, StochCon], N
 
     It counts on train and test images, after the first step and at every checkpoint, into bits.jsonl.
     """
-    pixels = {split: data.load(config.data, split).pixels for split in ("train", "test")}
+    pixels = {split: data.load_data(config.data, split).pixels for split in ("train", "test")}
     some = {split: x[:: -(-len(x) // COUNTED)] for split, x in pixels.items()}
 
     def look(step: int, model: StochCon) -> None:
@@ -79,7 +79,7 @@ def probed(cell: Cell) -> dict[str, float]:
         aggregate variance of q(z|x). `spread`: the variance of z from image to image. And counts of the bits.
     """
     model, config = load_model(cell.directory)
-    train, test = data.load(config.data, "train"), data.load(config.data, "test")
+    train, test = data.load_data(config.data, "train"), data.load_data(config.data, "test")
     assert train.labels is not None and test.labels is not None
     a, b = extract(model, train.pixels, config.views), extract(model, test.pixels, config.views)
     pairs = {"h": (a.h, b.h), "z": (a.z, b.z), "bits": (a.bits, b.bits)}
