@@ -1,7 +1,5 @@
 """The one way in which stochcon writes a file: whole, or not at all."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator
@@ -15,24 +13,13 @@ from uuid import uuid4
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a new file that takes the place of `path` when the block ends without an error.
 
-    A crash or an interruption leaves `path` as it was. Missing folders are made.
+    A crash, an interruption or a disk that refuses leaves `path` as it was. Missing folders are made.
 
-    Args:
-        path: The file to write or to replace.
-
-    Yields:
-        A binary file in the same folder, under a name that no other process uses.
-
-    Raises:
-        OSError: If the disk refuses; the message says that `path` is left as it was.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "new" / "greeting.txt"
-        >>> with replacing(path) as file:
-        ...     _ = file.write(b"hello")
-        >>> path.read_text(), [each.name for each in path.parent.iterdir()]
-        ('hello', ['greeting.txt'])
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write(path := Path(folder) / "new" / "greeting.txt", b"hello")
+    ...     print(path.read_text(), [each.name for each in path.parent.iterdir()])
+    hello ['greeting.txt']
     """
     partial = path.with_name(f"{path.name}.{uuid4().hex[:8]}.partial")
     try:

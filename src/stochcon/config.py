@@ -5,10 +5,8 @@ paper has the paper's value as its default; a field that the paper does not have
 is off by default.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -19,6 +17,8 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Frozen(BaseModel):
+    """A group of fields that cannot be changed; an unknown field is an error."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
@@ -39,8 +39,8 @@ class Data(Frozen):
     max_bad: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of unreadable files above which a folder is refused."""
     memory: Annotated[int, Field(ge=0)] = 4096
-    """Megabytes of canvases that each process may hold. A training set that needs more is decoded as it is
-    needed, some batches ahead; the result has the same bits. (Three batches are the least.)"""
+    """Megabytes of canvases that each process may hold (at least three batches).
+    A training set that needs more is decoded as it is needed, with the same result."""
 
 
 class Views(Frozen):
@@ -71,7 +71,7 @@ class Views(Frozen):
     std: tuple[Positive, ...] = (0.229, 0.224, 0.225)
 
     @model_validator(mode="after")
-    def _ordered(self) -> Views:
+    def _ordered(self) -> Self:
         for name in ("global_scale", "local_scale", "ratio", "blur_sigma"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
@@ -85,7 +85,7 @@ class Backbone(Frozen):
     name: str = "small"
     """`small`, or any timm name: resnet18, resnet50, resnet200, ..."""
     stem: Literal["small", "standard"] = "small"
-    """`small`: 3x3 stride 1 and no max pooling, for images of some 32 pixels. `standard`: as timm has it."""
+    """`small`: 3x3 stride 1 and no max pooling, for images of about 32 pixels. `standard`: as timm has it."""
     width: Count = 32
     """Channels of the `small` network's first stage."""
 
@@ -98,7 +98,7 @@ class Latent(Frozen):
     dim: Count | None = None
     """Width of the latent; none: as wide as the backbone's output."""
     placement: Literal["top", "bottom"] = "bottom"
-    """The branch that passes through the latent. Under multi-crop top is the global views, bottom the local."""
+    """The branch that passes through the latent: under multi-crop, the global views (top) or the local."""
     hard: bool = True
     """Bernoulli: feed forward 0 and 1 with the gradient of the relaxation (listing 1)."""
     temperature: tuple[Positive, Positive] = (1.0, 0.1)
@@ -110,7 +110,7 @@ class Latent(Frozen):
     logit_scale: NotNegative = 0.0
     """Extension: batch-normalise the logits to this standard deviation, so that every bit is used; 0: off."""
     decorrelation: NotNegative = 0.0
-    """Extension: weight of the squared off-diagonal correlations of the logits; SimCLR has none and ignores it."""
+    """Extension: weight of the squared off-diagonal correlations of the logits; SimCLR ignores it."""
 
 
 class Head(Frozen):
@@ -121,6 +121,8 @@ class Head(Frozen):
 
 
 class Optimizer(Frozen):
+    """The optimizer and its learning rate, for which section 4 has LARS."""
+
     name: Literal["adamw", "lars"] = "adamw"
     """`lars` for batches of thousands (section 4), `adamw` for small budgets."""
     lr: Positive = 2e-3
@@ -146,8 +148,7 @@ class Config(Frozen):
     batch_size: Annotated[int, Field(ge=2)] = 256
     """Images a step, over all processes."""
     chunk: Annotated[int, Field(ge=2)] | None = None
-    """Cached gradients: pass so many images of each process through the network at a time; none: all of them.
-    Batch norm's statistics are those of each chunk."""
+    """Cached gradients: images of each process in one pass, with batch statistics of their own; none: all."""
     seed: Annotated[int, Field(ge=0)] = 0
     sync_batch_norm: bool = True
     """With several processes: batch norm's statistics over all of them."""
@@ -161,26 +162,23 @@ class Config(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_version_0_1(cls, values: Any) -> Any:
-        """Drop the field that version 0.1 had besides, unless it asked for what is no longer there."""
-        if isinstance(values, dict) and "chunk_batch_norm" in values:
-            if values["chunk_batch_norm"] != "chunk":
-                raise ValueError(
-                    "chunk_batch_norm: the exact mode is gone since version 0.2; leave it away, "
-                    "and each chunk has statistics of its own"
-                )
-            values = {name: value for name, value in values.items() if name != "chunk_batch_norm"}
+    def _drop_what_version_0_1_had(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        if values.pop("chunk_batch_norm", "chunk") != "chunk":
+            raise ValueError("chunk_batch_norm: the exact mode is gone since version 0.2; leave it away")
         return values
 
     @model_validator(mode="after")
-    def _fits(self) -> Config:
-        if self.views.local_views and self.views.local_size > self.data.size:
-            raise ValueError(
-                f"views.local_size is {self.views.local_size}, larger than the image; at most data.size = {self.data.size}"
-            )
+    def _fits(self) -> Self:
+        views, data = self.views, self.data
+        if views.local_views and views.local_size > data.size:
+            wrong = f"views.local_size is {views.local_size}, larger than the image"
+            raise ValueError(f"{wrong}; at most data.size = {data.size}")
         for name in ("mean", "std"):
-            if len(getattr(self.views, name)) != self.data.channels:
-                raise ValueError(f"views.{name} must have data.channels = {self.data.channels} numbers")
+            if len(getattr(views, name)) != data.channels:
+                raise ValueError(f"views.{name} must have data.channels = {data.channels} numbers")
         if self.latent.projection == "identity" and self.latent.logit_scale:
             raise ValueError("latent.logit_scale needs --latent.projection linear")
         if self.latent.dim is not None and self.latent.dim > 65536:
@@ -189,7 +187,7 @@ class Config(Frozen):
 
 
 def explain(error: ValidationError) -> str:
-    """A validation error in one line: the field's dotted name, its value, and what would be right."""
+    """Say a validation error in one line: the field's dotted name, its value, and what would be right."""
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
@@ -201,11 +199,7 @@ def explain(error: ValidationError) -> str:
 
 
 def changes(old: Frozen, new: Frozen, prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """The fields in which two configurations differ, by dotted name.
-
-    >>> changes(Config(), Config(latent=Latent(dim=64)))
-    {'latent.dim': (None, 64)}
-    """
+    """List the fields in which two configurations differ by dotted name, with the old and the new value."""
     differing: dict[str, tuple[Any, Any]] = {}
     for name in type(old).model_fields:
         a, b = getattr(old, name), getattr(new, name)

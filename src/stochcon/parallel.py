@@ -1,9 +1,4 @@
-"""What the processes of one run exchange: embeddings with their gradient, and batch norm's statistics.
-
-torchrun and SLURM start processes; both say in the environment how many there are.
-"""
-
-from __future__ import annotations
+"""The processes of one run, which torchrun or SLURM starts: how many they are, and what they exchange."""
 
 import os
 from typing import Any, TypeVar
@@ -22,12 +17,12 @@ T = TypeVar("T")
 
 def world_size() -> int:
     """Return the number of processes of this run; 1 without torch.distributed."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
     """Return this process's number; 0 without torch.distributed."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    return dist.get_rank() if dist.is_initialized() else 0
 
 
 def launched_world_size() -> int:
@@ -51,11 +46,7 @@ def restarted() -> bool:
 
 
 def rejoin_process_group() -> None:
-    """Join the processes under keys of this attempt when torchrun has restarted them.
-
-    They share one store with the processes before them, whose addresses are still in it; connecting to one of
-    those hangs or fails.
-    """
+    """Join the processes that torchrun has restarted, under new keys: its store has the old addresses."""
     if restarted() and launched_world_size() > 1:
         store, rank, world = next(rendezvous("env://"))
         attempt = PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
@@ -64,10 +55,7 @@ def rejoin_process_group() -> None:
 
 
 def leave_process_group() -> None:
-    """End this process's part in the group while Python can still join the group's threads.
-
-    A thread of it that is at work when the interpreter ends can abort the process.
-    """
+    """End the group's threads. One that is at work when the interpreter ends can abort the process."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -96,34 +84,23 @@ class _Gather(torch.autograd.Function):
 
 
 def gather(mine: Tensor) -> Tensor:
-    """Gather everyone's tensor, with the gradient of every process's use of mine.
+    """Gather everyone's tensor (...), of one shape in all processes, as (world size, ...).
 
-    The gradients are summed over processes, so the mean over processes that data-parallel training takes
-    afterwards is the gradient of the mean of the processes' losses.
-
-    Args:
-        mine: This process's tensor, (...), of one shape in all processes.
-
-    Returns:
-        (world size, ...).
+    The gradient sums every process's use of mine. The mean over processes that data-parallel training takes
+    afterwards is thus the gradient of the mean of the processes' losses.
     """
     return mine[None] if world_size() == 1 else _Gather.apply(mine)
 
 
-class SyncBatchNorm(_BatchNorm):
-    """Batch norm over all processes on any device (torch's own refuses CPUs), with statistics in float32 at least.
-
-    Its children, the dropout and activation that timm puts into some batch norms, are applied afterwards.
-    """
+class _SyncBatchNorm(_BatchNorm):
+    """Batch norm over all processes on any device (torch's own refuses CPUs), in float32 at least."""
 
     def _check_input_dim(self, x: Tensor) -> None:
-        if x.dim() < 2:
-            raise ValueError(f"expected at least 2 dimensions, got {x.dim()}")
+        """Accept any (N, C, ...)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (N, C, ...) by the statistics of all processes, in training."""
         out = self._synchronised(x) if self.training and world_size() > 1 else super().forward(x)
-        for child in self.children():
+        for child in self.children():  # the dropout and activation that timm puts into some batch norms
             out = child(out)
         return out
 
@@ -141,16 +118,14 @@ class SyncBatchNorm(_BatchNorm):
 
 
 class _Normalise(torch.autograd.Function):
-    """Normalise x (N, C, ...) by everyone's mean and variance, with the fused kernels of torch's own batch norm.
+    """Normalise x (N, C, ...) by everyone's mean and variance, with the fused kernels of torch's batch norm.
 
     The gradient with respect to x sums all processes' losses. Those with respect to weight and bias are this
-    process's share, as data-parallel training wants them. One operation after another would take half as long again.
+    process's share, as data-parallel training wants them. Unfused operations would take half as long again.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Any:
         mean, variance = torch.batch_norm_update_stats(x, None, None, 0.0)
         size = torch.full_like(mean, x.numel() / len(mean))
         sizes, means, variances = gather(torch.stack([size, mean, variance])).unbind(1)
@@ -182,6 +157,6 @@ def synchronise_batch_norm(module: nn.Module) -> nn.Module:
         setattr(module, name, synchronise_batch_norm(child))
     if not isinstance(module, _BatchNorm):
         return module
-    synced = SyncBatchNorm(module.num_features)
+    synced = _SyncBatchNorm(module.num_features)
     synced.__dict__.update(module.__dict__)  # parameters, statistics, settings and children
     return synced
