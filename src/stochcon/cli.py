@@ -1,7 +1,5 @@
 """The command line: one typed function a verb, whose docstring is its help."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence

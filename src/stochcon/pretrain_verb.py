@@ -1,7 +1,5 @@
 """The verb `pretrain`: a recipe or a file says where it starts, and every field is an option."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The program `stochcon` changes its own process so; a library leaves that alone. Only the verbs use this."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import re

@@ -1,7 +1,5 @@
 """Named configurations. Each is a function headed by its command, its cost and what was measured."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from inspect import getdoc
 from typing import Any
