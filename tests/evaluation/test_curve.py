@@ -11,7 +11,7 @@ from PIL import Image
 
 from stochcon.cli import main
 from stochcon.evaluation import curve as curves
-from stochcon.evaluation.curve import by_width, curve, lowest_entropy_bits
+from stochcon.evaluation.curve import by_width, codes_of_features, curve
 from stochcon.evaluation.evaluate import NAMES, evaluate
 from stochcon.evaluation.features import Features
 from tests.evaluation.examples import tiny
@@ -97,12 +97,12 @@ def test_fewer_bits_are_those_of_lowest_entropy() -> None:
     generator = torch.Generator().manual_seed(0)
     p = torch.rand(50, 6, generator=generator)
     p[:, 4] = p[:, 4].round()
-    a = Features(torch.zeros(50, 4), (p * (1 - p)).sqrt(), p, p > 0.5, p > 0.5, p)
-    b = Features(torch.zeros(20, 4), torch.rand(20, 6, generator=generator), bits=p[:20] > 0.5)
-    x, y = lowest_entropy_bits(a, b, 1)
+    a = Features(torch.eye(50, 4), (p * (1 - p)).sqrt(), p, p > 0.5, p > 0.5, p)
+    b = Features(torch.eye(20, 4), torch.rand(20, 6, generator=generator), bits=p[:20] > 0.5)
+    x, y = codes_of_features((a, b), 1)["bits"]
     assert torch.equal(x, p[:, 4:5] > 0.5)
     assert torch.equal(y, p[:20, 4:5] > 0.5)
-    assert torch.equal(lowest_entropy_bits(a, b, 6)[0][:, :1], x)
+    assert torch.equal(codes_of_features((a, b), 6)["bits"][0][:, :1], x)
 
 
 def test_a_code_that_is_too_short_is_a_dash_in_the_table_and_a_gap_in_the_picture(
@@ -115,7 +115,8 @@ def test_a_code_that_is_too_short_is_a_dash_in_the_table_and_a_gap_in_the_pictur
     cells = [
         [cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()
     ]
-    assert [row for row in cells if row][:4] == [
+    assert [row for row in cells if row][:5] == [
+        ["bits", "8", "16"],
         [NAMES["bits"], "50.0", "60.0"],
         [NAMES["h-itq"], "40.0", "–"],
         [NAMES["h"], "80.0", "80.0"],

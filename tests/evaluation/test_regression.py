@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stochcon.evaluation.regression import ridge_r2, targets
+from stochcon.evaluation.probes import ridge_r2, targets
 
 
 def test_ridge_reads_what_is_there_and_nothing_else() -> None:
@@ -17,14 +17,17 @@ def test_ridge_reads_what_is_there_and_nothing_else() -> None:
     noise = torch.randn(600, generator=generator)
     signal = x @ torch.arange(8.0)
     nothing = torch.randn(600, generator=generator)
-    y = {"exact": signal + 100, "half": signal / signal.std() + noise, "nothing": nothing}
-    first, last = ({name: t[part] for name, t in y.items()} for part in (slice(400), slice(400, None)))
+    y = torch.stack([signal + 100, signal / signal.std() + noise, nothing], 1)
     scale = torch.tensor([1e-3, 1e3, 1, 1, 1, 1, 1, 1])
-    r2 = ridge_r2(x[:400], first, x[400:], last)
-    assert list(r2) == ["exact", "half", "nothing"]
-    assert ridge_r2(x[:400] * scale, first, x[400:] * scale, last) == pytest.approx(r2, abs=1e-6)
-    assert -0.05 < r2["nothing"] < 0.05  # a penalty chosen for each target shrinks it to the mean
-    assert 0.3 < r2["half"] < 0.7 < 0.999 < r2["exact"]
+
+    def r2(x: torch.Tensor, y: torch.Tensor) -> float:
+        return ridge_r2(x[:400], y[:400], x[400:], y[400:])
+
+    exact, half, none = (r2(x, column) for column in y.split(1, dim=1))
+    assert -0.05 < none < 0.05
+    assert 0.3 < half < 0.7 < 0.999 < exact
+    assert r2(x, y) == pytest.approx((exact + half + none) / 3)  # each target has a penalty of its own
+    assert r2(x * scale, y) == pytest.approx(r2(x, y), abs=1e-6)
 
 
 def test_ridge_takes_bits_and_equals_the_closed_form_for_its_penalty() -> None:
@@ -32,7 +35,7 @@ def test_ridge_takes_bits_and_equals_the_closed_form_for_its_penalty() -> None:
     bits = torch.rand(300, 6, generator=generator) < 0.5
     y = bits.double() @ torch.arange(6.0).double() + torch.randn(300, generator=generator).double()
     train, test = bits[:200], bits[200:]
-    got = ridge_r2(train, {"y": y[:200]}, test, {"y": y[200:]})["y"]
+    got = ridge_r2(train, y[:200, None], test, y[200:, None])
     a = (train.double() - train.double().mean(0)) / train.double().std(0)
     b = (test.double() - train.double().mean(0)) / train.double().std(0)
 
@@ -61,13 +64,13 @@ def test_ridge_takes_bits_and_equals_the_closed_form_for_its_penalty() -> None:
 def test_the_targets_of_a_rectangle(width: int, height: int, left: int, top: int, value: int) -> None:
     image = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
     image[:, :, top : top + height, left : left + width] = value
-    got = {name: t.item() for name, t in targets(image).items()}
-    assert got["ink"] == pytest.approx(width * height * value / 255 / 256)
-    assert got["x"] == pytest.approx((left + width / 2) / 16, abs=1e-3)
-    assert got["y"] == pytest.approx((top + height / 2) / 16, abs=1e-3)
-    assert got["shape"] == pytest.approx(math.log(width / height), abs=0.02)
+    ink, x, y, shape = targets(image)[0].tolist()
+    assert ink == pytest.approx(width * height * value / 255 / 256)
+    assert x == pytest.approx((left + width / 2) / 16, abs=1e-3)
+    assert y == pytest.approx((top + height / 2) / 16, abs=1e-3)
+    assert shape == pytest.approx(math.log(width / height), abs=0.02)
 
 
 def test_an_empty_image_has_targets_too() -> None:
     got = targets(torch.zeros(1, 1, 8, 8, dtype=torch.uint8))
-    assert {name: round(t.item(), 5) for name, t in got.items()} == {"ink": 0, "x": 0.5, "y": 0.5, "shape": 0}
+    assert got[0].tolist() == pytest.approx([0, 0.5, 0.5, 0], abs=5e-6)

@@ -66,7 +66,7 @@ def test_bits_are_ranked_by_hamming_distance(bits: int, seed: int) -> None:
     by_class: dict[int, list[float]] = {}
     for query, label in zip(queries, truth, strict=True):
         if label in labels:
-            tied, relevant = torch.zeros(2, 1, bits + 1)
+            tied, relevant = torch.zeros(2, 1, bits + 1, dtype=torch.double)
             for code, other in zip(database, labels, strict=True):
                 distance = sum(a != b for a, b in zip(code, query, strict=True))
                 tied[0, distance] += 1

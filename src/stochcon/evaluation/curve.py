@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,12 +12,11 @@ from torch import Tensor
 
 from stochcon import atomic, report
 from stochcon.config import changes
-from stochcon.data.images import Images, Split, stratified_subset
+from stochcon.data.images import Split, stratified_subset
 from stochcon.evaluation import probes
 from stochcon.evaluation.baselines import Representation, above_median, codes_of_pixels, itq
-from stochcon.evaluation.evaluate import NAMES, file_of_split, labelled_images, pixel_floats
-from stochcon.evaluation.features import Features, extract
-from stochcon.evaluation.regression import ridge_r2, targets
+from stochcon.evaluation.evaluate import NAMES, Labelled, Pair, file_of_split, labelled_images
+from stochcon.evaluation.features import extract
 from stochcon.evaluation.retrieval import retrieval
 from stochcon.runs import load_model
 
@@ -65,70 +64,61 @@ def curve(
     """
     names, other = [str(run) for run in runs], None if baseline is None else str(baseline)
     models = {name: load_model(name) for name in [*names, *([other] if other else [])]}
-    first = models[names[0]][1].data
+    first = names[0]
+    data = models[first][1].data
     for name, (_, config) in models.items():
-        for field, (ours, theirs) in changes(first, config.data).items():
-            raise ValueError(
-                f"{name} has data.{field} = {theirs}, but {names[0]} has {ours}: they must be equal"
-            )
+        for field, (wanted, got) in changes(data, config.data).items():
+            raise ValueError(f"{name} has data.{field} = {got}, but {first} has {wanted}: they must be equal")
+    for name in names:
+        if not models[name][0].latent.binary:
+            raise ValueError(f"{name} has no bits: a curve needs runs with --latent.kind bernoulli")
+    steps = dict(sorted((models[name][0].latent.dim, name) for name in names))
+    if len(steps) < len(names):
+        raise ValueError(f"{', '.join(names)}: each run must have another number of bits")
+    if len(steps) == 1:
+        steps = dict.fromkeys(widths_up_to(*steps), first)
     with Console(quiet=not progress).status("reading the images") as status:
-        train, labels, test, truth = labelled_images(first, split)
-        score = _scorer(train, labels, test, truth)
+        train, _, test, _ = images = labelled_images(data, split)
+        score = _scorer(images)
         status.update("computing features")
         features = {
             name: (extract(model, train.pixels, config.views), extract(model, test.pixels, config.views))
             for name, (model, config) in models.items()
         }
-        steps = _steps([(name, features[name][0]) for name in names])
-        widths = [width for width, _ in steps]
-        pixels = codes_of_pixels(pixel_floats(train), pixel_floats(test), widths)
+        simclr = features[other] if other else None
+        pixels = codes_of_pixels(train, test, [*steps])
         of_h = {name: score(features[name][0].h, features[name][1].h) for name in names}
-        rows: list[tuple[int, str, str, float]] = []
-        for width, name in steps:
+        scores: dict[tuple[int, str], dict[str, float]] = {}
+        for width, name in steps.items():
             status.update(f"scoring codes of {width} bits")
-            codes = {"bits": lowest_entropy_bits(*features[name], width)}
-            codes |= codes_of_h(*features[other or name], width, "simclr-" if other else "") | pixels[width]
-            scores = {code: score(*pair) for code, pair in codes.items() if pair[0].shape[1] == width}
-            for code, values in (scores | {"h": of_h[name]}).items():
-                rows += [(width, code, measure, value) for measure, value in values.items()]
-    frame = pd.DataFrame(rows, columns=["bits", "code", "measure", "score"])
-    wide = {measure: by_width(frame, measure).astype(object) for measure in MEASURES}
-    scored = {measure: table.where(table.notna(), None).to_dict("list") for measure, table in wide.items()}
-    content: dict[str, Any] = {"split": split, "runs": names, "baseline": other, "widths": widths}
-    content |= {"scores": scored, "kept": kept(frame).tolist()}
-    atomic.write_json(file_of_split(names[0], CURVE, split), content)
+            codes = codes_of_features(features[name], width, simclr) | pixels[width]
+            scores |= {(width, code): score(x, y) for code, (x, y) in codes.items() if x.shape[1] == width}
+            scores[width, "h"] = of_h[name]
+    frame = pd.DataFrame(scores).unstack().rename_axis(["bits", "code", "measure"]).reset_index(name="score")
+    scored = {name: by_width(frame, name).replace({np.nan: None}).to_dict("list") for name in MEASURES}
+    content = {"split": split, "runs": names, "baseline": other, "widths": [*steps], "scores": scored}
+    atomic.write_json(file_of_split(first, CURVE, split), content | {"kept": kept(frame).tolist()})
     title = f"{', '.join(Path(name).name for name in names)}: {split} images"
-    report.save(draw(frame, title), file_of_split(names[0], PICTURE, split))
+    report.save(draw(frame, title), file_of_split(first, PICTURE, split))
     return frame
 
 
-def _scorer(train: Images, labels: Tensor, test: Images, truth: Tensor) -> Callable[..., dict[str, float]]:
+def _scorer(images: Labelled) -> Callable[[Tensor, Tensor], dict[str, float]]:
+    train, labels, test, truth = images
     some = stratified_subset(labels.numpy(), SUBSET)
-    asked, answers = targets(train.pixels[some]), targets(test.pixels)
+    asked, answers = probes.targets(train.pixels[some]), probes.targets(test.pixels)
 
     def score(x: Tensor, y: Tensor) -> dict[str, float]:
-        r2 = ridge_r2(x[some], asked, y, answers)
         values = {
             "knn": probes.knn_top1(x, labels, y, truth),
             "map": retrieval(x, labels, y, truth)["map"],
             "linear": probes.linear_top1(x, labels, y, truth),
             "forest": probes.forest_top1(x[some], labels[some], y, truth),
-            "ridge": sum(r2.values()) / len(r2),
+            "ridge": probes.ridge_r2(x[some], asked, y, answers),
         }
         return {name: round(value, 4) for name, value in values.items()}
 
     return score
-
-
-def _steps(runs: list[tuple[str, Features]]) -> list[tuple[int, str]]:
-    """List the numbers of bits to score, ascending, each with its run."""
-    for name, features in runs:
-        if features.bits is None:
-            raise ValueError(f"{name} has no bits: a curve needs runs with --latent.kind bernoulli")
-    steps = sorted((features.uncertainty.shape[1], name) for name, features in runs)
-    if len({width for width, _ in steps}) < len(steps):
-        raise ValueError(f"{', '.join(name for name, _ in runs)}: each run must have another number of bits")
-    return steps if len(steps) > 1 else [(width, steps[0][1]) for width in widths_up_to(steps[0][0])]
 
 
 def widths_up_to(most: int) -> list[int]:
@@ -136,17 +126,14 @@ def widths_up_to(most: int) -> list[int]:
     return [2**i for i in range(3, most.bit_length()) if 2**i < most] + [most]
 
 
-def lowest_entropy_bits(train: Features, test: Features, count: int) -> Representation:
-    """Take the bits of a run whose entropy is lowest, on average over the training images."""
+def codes_of_features(ours: Pair, count: int, simclr: Pair | None = None) -> dict[str, Representation]:
+    """Take a run's bits of the lowest entropy over the training images; make codes of SimCLR's h, or its own."""
+    train, test = ours
     assert train.bits is not None and test.bits is not None
     chosen = train.uncertainty.mean(0).argsort()[:count]
-    return train.bits[:, chosen], test.bits[:, chosen]
-
-
-def codes_of_h(train: Features, test: Features, count: int, prefix: str = "") -> dict[str, Representation]:
-    """Make the codes of h that need no training for bits; `prefix` says whose h it is."""
-    codes = {"h-itq": itq, "h-median": above_median}
-    return {f"{prefix}{name}": make(train.h, test.h, count) for name, make in codes.items()}
+    prefix, (x, y) = ("simclr-", simclr) if simclr else ("", ours)
+    codes = {f"{prefix}h-itq": itq(x.h, y.h, count), f"{prefix}h-median": above_median(x.h, y.h, count)}
+    return {"bits": (train.bits[:, chosen], test.bits[:, chosen])} | codes
 
 
 def by_width(scores: pd.DataFrame, measure: str) -> pd.DataFrame:
@@ -168,8 +155,7 @@ def show(scores: pd.DataFrame) -> None:
         if measure == "knn":
             wide["% of h's that bits keep"] = kept(scores)
         table = wide.T.rename_axis("bits").reset_index()
-        digits = 2 if measure == "ridge" else 1
-        report.show(table, f"\n{title}", digits)
+        report.show(table, f"\n{title}", digits=2 if measure == "ridge" else 1)
 
 
 def draw(scores: pd.DataFrame, title: str) -> Figure:

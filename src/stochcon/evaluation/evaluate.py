@@ -1,10 +1,10 @@
 """A finished run is scored beside the codes that one would have without it."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
+from rich.status import Status
 from torch import Tensor
 
 from stochcon import atomic, report, runs
@@ -12,10 +12,12 @@ from stochcon.config import Data
 from stochcon.data import sets as data
 from stochcon.data.images import Images, Split, raw_bits
 from stochcon.evaluation import probes
-from stochcon.evaluation.baselines import Representation, codes_of_pixels, itq
+from stochcon.evaluation.baselines import codes_of_pixels, itq, pixel_floats
 from stochcon.evaluation.features import Features, count_bits, extract
 from stochcon.evaluation.retrieval import MOST_QUERIES, retrieval
 
+Labelled = tuple[Images, Tensor, Images, Tensor]  # to learn from, their labels (N,); to classify, theirs
+Pair = tuple[Features, Features]  # one model's, of the images to learn from and of those to classify
 BITS_WITHOUT_LATENT = 64  # of the baselines beside a run whose configuration names no number
 NAMES = {
     "pixels": "raw pixels",
@@ -44,7 +46,8 @@ def evaluate(run: Path | str, split: Split = "test", progress: bool = True) -> d
         progress: Whether to say in the terminal what is being done.
 
     Returns:
-        What `score` returns; for a latent with bits `bits`, `active`, `dead`, `compression`; and `seed`.
+        `linear.NAME`, `knn.NAME`, `map.NAME`, `p10.NAME` and `p100.NAME`, in per cent, for each representation;
+        for a latent with bits `bits`, `active`, `dead` and `compression`; and `seed`.
 
     Raises:
         ValueError: If the run is not finished, or if the images have no labels.
@@ -58,20 +61,16 @@ def evaluate(run: Path | str, split: Split = "test", progress: bool = True) -> d
     """
     model, config = runs.load_model(run)
     with Console(quiet=not progress).status("reading the images") as status:
-        train, labels, test, truth = labelled_images(config.data, split)
+        train, _, test, _ = images = labelled_images(config.data, split)
         status.update("computing features and baselines")
-        a, b = (extract(model, images.pixels, config.views) for images in (train, test))
+        features = extract(model, train.pixels, config.views), extract(model, test.pixels, config.views)
         width = config.latent.dim or BITS_WITHOUT_LATENT
-        found = pixel_representations(train, test, width) | feature_representations(a, b, width)
-        metrics = score(found, labels, truth, status.update)
-    if b.bits is not None:
-        metrics |= count_bits(b.bits) | {"compression": raw_bits(test) / b.bits.shape[1]}
-    metrics["seed"] = config.seed
+        metrics = score(images, {"": features}, width, status) | {"seed": config.seed}
     atomic.write_json(file_of_split(run, runs.METRICS, split), metrics)
     return metrics
 
 
-def labelled_images(config: Data, split: Split) -> tuple[Images, Tensor, Images, Tensor]:
+def labelled_images(config: Data, split: Split) -> Labelled:
     """Read the training images and those of a split, both with labels (N,); refuse images without labels.
 
     Validation images are never among the training images here, even where the network has learned from them.
@@ -89,42 +88,30 @@ def file_of_split(run: Path | str, name: str, split: Split) -> Path:
     return Path(run) / (name if split == "test" else name.replace(".", f"-{split}."))
 
 
-def pixel_floats(images: Images) -> Tensor:
-    """Flatten images to (N, C * S * S) floats from 0 to 1."""
-    return images.pixels.flatten(1).float() / 255
-
-
-def pixel_representations(train: Images, test: Images, bits: int) -> dict[str, Representation]:
-    """Represent images by their pixels, and by codes that are made of them without a network."""
-    x, y = pixel_floats(train), pixel_floats(test)
-    codes = codes_of_pixels(x, y, [bits])[bits]
-    return {"pixels": (x, y)} | {name: codes[name] for name in ("pixels-pca-sign", "pixels-itq")}
-
-
-def feature_representations(train: Features, test: Features, bits: int) -> dict[str, Representation]:
-    """Represent images by h, a code that ITQ makes of h, and the latent's z and bits where it has them."""
-    found = {"h": (train.h, test.h), "h-itq": itq(train.h, test.h, bits)}
-    optional = {"z": (train.z, test.z), "bits": (train.bits, test.bits)}
-    return found | {name: (x, y) for name, (x, y) in optional.items() if x is not None and y is not None}
-
-
-def score(
-    found: dict[str, Representation], labels: Tensor, truth: Tensor, say: Callable[[str], object]
-) -> dict[str, float]:
+def score(images: Labelled, features: dict[str, Pair], width: int, status: Status) -> dict[str, float]:
     """Compute `linear.NAME`, `knn.NAME`, `map.NAME` and the rest of `retrieval`, in per cent, for each name.
 
-    The labels (N,) are those of the training images; `say` is told what is being scored.
+    The names are those of pixels, of codes of `width` bits, and of h, z and bits of each model. `features` has
+    each model's by the prefix of its names; the bits of the one without a prefix are also counted.
     """
+    train, labels, test, truth = images
+    codes = codes_of_pixels(train, test, [width])[width]
+    found = {"pixels": (pixel_floats(train), pixel_floats(test))}
+    found |= {name: codes[name] for name in ("pixels-pca-sign", "pixels-itq")}
+    for prefix, (a, b) in features.items():
+        found |= {f"{prefix}h": (a.h, b.h), f"{prefix}h-itq": itq(a.h, b.h, width)}
+        optional = {"z": (a.z, b.z), "bits": (a.bits, b.bits)}
+        found |= {f"{prefix}{n}": (x, y) for n, (x, y) in optional.items() if x is not None and y is not None}
     metrics: dict[str, float] = {}
     for name, (x, y) in found.items():
-        say(f"scoring {NAMES.get(name, name)}")
-        of_one = {
-            "linear": probes.linear_top1(x, labels, y, truth),
-            "knn": probes.knn_top1(x, labels, y, truth),
-        }
-        of_one |= retrieval(x, labels, y, truth)
-        metrics |= {f"{measure}.{name}": round(value, 2) for measure, value in of_one.items()}
-    return metrics
+        status.update(f"scoring {NAMES[name]}")
+        linear, knn = (probe(x, labels, y, truth) for probe in (probes.linear_top1, probes.knn_top1))
+        scores = {"linear": linear, "knn": knn} | retrieval(x, labels, y, truth)
+        metrics |= {f"{measure}.{name}": round(value, 2) for measure, value in scores.items()}
+    bits = features[""][1].bits
+    if bits is None:
+        return metrics
+    return metrics | count_bits(bits) | {"compression": raw_bits(test) / bits.shape[1]}
 
 
 def table(metrics: dict[str, float]) -> pd.DataFrame:
@@ -136,15 +123,15 @@ def table(metrics: dict[str, float]) -> pd.DataFrame:
 
 def show(metrics: dict[str, float], title: str) -> None:
     """Print metrics in the terminal, with a word on what they mean."""
-    title = f"\nClassification and retrieval in per cent: {title}"
-    report.show(table(metrics), title)
+    report.show(table(metrics), f"\nClassification and retrieval in per cent: {title}")
     notes = (
         "kNN: the majority of 10 neighbours, by cosine or Hamming distance. mAP, P@k: images of the "
         f"same class among training images, for at most {MOST_QUERIES:,} queries; expected over ties.\n"
     )
     if "bits" in metrics:
         counts = (
-            "{bits} bits an image, {compression:.0f} times smaller than the raw image; {active:.0f} % of "
+            "{bits} bits an image, {compression:.0f} times smaller than the raw image; "
+            "{active:.0f} % of them are ones, {dead} never change.\n"
         )
-        notes += (counts + "them are ones, {dead} never change.\n").format(**metrics)
+        notes += counts.format(**metrics)
     Console().print(notes, highlight=False, end="")

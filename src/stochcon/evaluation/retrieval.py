@@ -14,35 +14,22 @@ MOST_QUERIES = 1000
 CUTS = (10, 100)
 
 
-def retrieval(
-    database: Tensor, database_labels: Tensor, queries: Tensor, query_labels: Tensor
-) -> dict[str, float]:
+def retrieval(database: Tensor, labels: Tensor, queries: Tensor, truth: Tensor) -> dict[str, float]:
     """Score the ranking of a database (N, D) by its similarity to queries (M, D); see `probes.similarities`.
 
     Of more than MOST_QUERIES queries only so many are asked, every class by its share. Queries whose class is
-    not in the database do not count.
-
-    Returns:
-        `map`, `p10` and `p100`, in per cent: means over the queries; with `-macro`, means over the classes.
-
-    Raises:
-        ValueError: If no query counts.
-
-    Example:
-        >>> x, y = torch.tensor([[True, True], [False, True], [False, False]]), torch.tensor([0, 0, 1])
-        >>> scores = retrieval(x, y, x[:1], y[:1])
-        >>> scores["map"], round(scores["p10"], 2)
-        (100.0, 66.67)
+    not in the database do not count. `map`, `p10` and `p100` are means over the queries, in per cent; with
+    `-macro` they are means over the classes.
     """
-    asked = sample(query_labels, MOST_QUERIES)
-    asked = asked[torch.isin(query_labels[asked], database_labels)]
+    asked = sample(truth, MOST_QUERIES)
+    asked = asked[torch.isin(truth[asked], labels)]
     if not len(asked):
         raise ValueError("no query is of a class that the database has")
-    queries, truth = queries[asked], query_labels[asked]
-    parts = []
-    for some, labels in zip(probes.similarities(database, queries), truth.split(probes.CHUNK), strict=True):
+    truth, parts = truth[asked], []
+    similarities = probes.similarities(database, queries[asked])
+    for some, sought in zip(similarities, truth.split(probes.CHUNK), strict=True):
         similarity = some.long() if database.dtype == torch.bool else some
-        counts = histograms(similarity, labels[:, None] == database_labels)
+        counts = histograms(similarity, sought[:, None] == labels)
         parts.append(torch.stack([average_precision(*counts), *(precision_at(k, *counts) for k in CUTS)], 1))
     values = 100 * torch.cat(parts)
     macro = torch.stack([values[truth == label].mean(0) for label in truth.unique()]).mean(0)
@@ -56,7 +43,7 @@ def sample(labels: Tensor, most: int) -> Tensor:
     """Choose the indices of at most so many images, every class by its share, spread over its order."""
     order = labels.argsort(stable=True)
     count = min(most, len(order))
-    return order[torch.arange(count) * len(order) // count] if count else order
+    return order[torch.arange(count) * len(order) // count]
 
 
 def histograms(similarity: Tensor, relevant: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,7 +71,6 @@ def average_precision(tied: Tensor, relevant: Tensor) -> Tensor:
     of the rank is relevant with probability r / n. If it is, R + 1 + (i - 1)(r - 1)/(n - 1) of the N + i
     images so far are relevant, in expectation. The sum over i needs nothing but harmonic numbers.
     """
-    tied, relevant = tied.double(), relevant.double()
     behind = tied.cumsum(1)
     before, found = behind - tied, relevant.cumsum(1) - relevant
     steps = torch.arange(int(behind.max()) + 1, dtype=torch.float64)
@@ -97,7 +83,6 @@ def average_precision(tied: Tensor, relevant: Tensor) -> Tensor:
 
 def precision_at(k: int, tied: Tensor, relevant: Tensor) -> Tensor:
     """Compute the expected share (M,) of relevant images among the first k, or all if there are fewer."""
-    tied, relevant = tied.double(), relevant.double()
     before = tied.cumsum(1) - tied
     taken = (k - before).clamp_min(0).minimum(tied)
     return (relevant * taken / tied.clamp_min(1)).sum(1) / taken.sum(1)

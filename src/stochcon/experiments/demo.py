@@ -13,12 +13,12 @@ from torchvision.utils import make_grid
 
 from stochcon import atomic, report, runs
 from stochcon.config import Config
-from stochcon.data.images import Images, raw_bits
+from stochcon.data.images import Images
 from stochcon.evaluation import evaluate as scoring
 from stochcon.evaluation import probes
-from stochcon.evaluation.baselines import Representation, codes_of_pixels
-from stochcon.evaluation.curve import codes_of_h, lowest_entropy_bits, panel, widths_up_to
-from stochcon.evaluation.features import Features, count_bits, extract
+from stochcon.evaluation.baselines import codes_of_pixels
+from stochcon.evaluation.curve import codes_of_features, panel, widths_up_to
+from stochcon.evaluation.features import Features, extract
 from stochcon.recipebook import recipe
 from stochcon.train.pretrain import pretrain
 
@@ -53,7 +53,7 @@ def compare(config: Config, out: Path) -> None:
     """Pretrain a model with bits and its baseline; print a table of scores, and save it and a picture."""
     if out.exists() and any(out.iterdir()) and not (out / "bernoulli" / runs.CONFIG).exists():
         raise ValueError(f"{out} is not empty and holds no demo: choose another --out")
-    train, labels, test, truth = scoring.labelled_images(config.data, "test")
+    train, labels, test, truth = images = scoring.labelled_images(config.data, "test")
     width = config.latent.dim or scoring.BITS_WITHOUT_LATENT
     print(f"{len(train):,} patches of {len(train.classes)} photographs: {width} bits each, without labels.")
     features: list[tuple[Features, Features]] = []
@@ -62,21 +62,13 @@ def compare(config: Config, out: Path) -> None:
         model, _ = runs.load_model(pretrain(run, out / run.recipe))
         features.append((extract(model, train.pixels, run.views), extract(model, test.pixels, run.views)))
     ours, simclr = features
-    assert ours[1].bits is not None
     with Console().status("comparing with the baselines") as status:
-        theirs = scoring.feature_representations(*simclr, width)
-        found = scoring.pixel_representations(train, test, width)
-        found |= {f"simclr-{name}": pair for name, pair in theirs.items()}
-        found |= scoring.feature_representations(*ours, width)
-        metrics = scoring.score(found, labels, truth, status.update)
-        metrics |= count_bits(ours[1].bits) | {"compression": raw_bits(test) / width}
+        metrics = scoring.score(images, {"simclr-": simclr, "": ours}, width, status)
         atomic.write_json(out / runs.METRICS, metrics)
         status.update("drawing")
-        pixels = codes_of_pixels(scoring.pixel_floats(train), scoring.pixel_floats(test), widths_up_to(width))
         knn: dict[int, dict[str, float]] = {}
-        for count, codes in pixels.items():
-            compared: dict[str, Representation] = {"bits": lowest_entropy_bits(*ours, count)}
-            compared |= codes_of_h(*simclr, count, "simclr-") | codes
+        for count, of_pixels in codes_of_pixels(train, test, widths_up_to(width)).items():
+            compared = codes_of_features(ours, count, simclr) | of_pixels
             knn[count] = {name: probes.knn_top1(x, labels, y, truth) for name, (x, y) in compared.items()}
         picture = report.save(draw(test, ours[1], pd.DataFrame(knn).T), out / "bits.png")
     scoring.show(metrics, f"{len(test):,} test patches after {config.epochs} epochs")
