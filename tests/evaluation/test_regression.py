@@ -68,7 +68,8 @@ def test_the_targets_of_a_rectangle(width: int, height: int, left: int, top: int
     assert ink == pytest.approx(width * height * value / 255 / 256)
     assert x == pytest.approx((left + width / 2) / 16, abs=1e-3)
     assert y == pytest.approx((top + height / 2) / 16, abs=1e-3)
-    assert shape == pytest.approx(math.log(width / height), abs=0.02)
+    # The faint ink that an empty image has everywhere counts most beside one pixel of value 1: 0.0211.
+    assert shape == pytest.approx(math.log(width / height), abs=0.022)
 
 
 def test_an_empty_image_has_targets_too() -> None:
