@@ -45,9 +45,7 @@ def summary(values: list[float]) -> Row:
     >>> summary([3.0, 1.0, 2.0])
     {'median': 2.0, 'lowest': 1.0, 'highest': 3.0}
     """
-    median, lowest, highest = (
-        float(f"{x:.4g}") for x in (statistics.median(values), min(values), max(values))
-    )
+    median, lowest, highest = (float(f"{x:.4g}") for x in (statistics.median(values), min(values), max(values)))
     return {"median": median, "lowest": lowest, "highest": highest}
 
 

@@ -55,9 +55,7 @@ class KorniaViews(nn.Module):
         self.local = self._view(config, *small, config.blur[2], config.solarize[2])
 
     @staticmethod
-    def _view(
-        config: Views, size: int, scale: tuple[float, float], blur: float, solarize: float
-    ) -> nn.Module:
+    def _view(config: Views, size: int, scale: tuple[float, float], blur: float, solarize: float) -> nn.Module:
         sigma = tuple(sigma * size / 224 for sigma in config.blur_sigma)
         kernel = min(2 * max(1, round(4 * sigma[1])) + 1, size // 2 * 2 - 1)
         jitter = (config.brightness, config.contrast, config.saturation, config.hue)

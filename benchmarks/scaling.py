@@ -121,9 +121,7 @@ def step(job: Job, machine: Machine, decoded: float) -> dict[str, float]:
     mine = job.batch / machine.gpus
     others = (machine.gpus - 1) / machine.gpus
     views = 2 + job.local_views
-    flops = 2 * forward_flops(job.network, job.large) + job.local_views * forward_flops(
-        job.network, job.small
-    )
+    flops = 2 * forward_flops(job.network, job.large) + job.local_views * forward_flops(job.network, job.small)
     pairs = 2 * (job.local_views or 1)
     return {
         "decode": mine / (machine.cores * decoded),
@@ -174,9 +172,7 @@ def fitted() -> list[Row]:
     if (RESULTS / "data-size.json").exists():
         rows = rows_of("data-size")
         start, slope = line([row["images"] for row in rows], [row["seconds"] for row in rows])
-        lines.append(
-            {"of": "pretrain, 1 epoch: seconds", "at 0 images": start, "each million adds": slope * 1e6}
-        )
+        lines.append({"of": "pretrain, 1 epoch: seconds", "at 0 images": start, "each million adds": slope * 1e6})
     return [{key: _rounded(value) for key, value in row.items()} for row in lines]
 
 
@@ -264,9 +260,7 @@ def _rounded(value: object) -> object:
 
 def main() -> None:
     """Print the predictions and put them into the page."""
-    decode = next(
-        row for row in rows_of("decode") if row["canvas"] == IMAGENET.canvas and row["threads"] == 1
-    )
+    decode = next(row for row in rows_of("decode") if row["canvas"] == IMAGENET.canvas and row["threads"] == 1)
     decoded = decode["images per core second"]["median"]
     tables = {"fitted": fitted(), **predictions(decoded)}
     page = fill(PAGE.read_text(), RESULTS)

@@ -184,9 +184,7 @@ def whole(stored: Codes, repeats: int) -> dict[str, Any]:
                 "stochcon.search.search": lambda: search(path, [name], K),
                 "codes.read": lambda: read_codes(path),
                 "stochcon search": lambda: subprocess.run(command, check=True, capture_output=True),
-                "stochcon --help": lambda: subprocess.run(
-                    [*command[:3], "--help"], check=True, capture_output=True
-                ),
+                "stochcon --help": lambda: subprocess.run([*command[:3], "--help"], check=True, capture_output=True),
             },
             repeats,
         )
@@ -211,9 +209,7 @@ def machine() -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--count", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=1000)

@@ -36,12 +36,8 @@ def data_size(sizes: tuple[int, ...] = (1_000, 4_000, 16_000), *options: str) ->
     """Measure one epoch of the photographs recipe, from the start of the command to its end."""
     rows = []
     for n in sizes:
-        seconds, speed = pretrain(
-            1, CORES, "photographs", f"--data.limit={n}", "--epochs=1", "--log-every=1", *options
-        )
-        rows.append(
-            {"images": n, "seconds": round(seconds, 1), "images per second in training": round(speed)}
-        )
+        seconds, speed = pretrain(1, CORES, "photographs", f"--data.limit={n}", "--epochs=1", "--log-every=1", *options)
+        rows.append({"images": n, "seconds": round(seconds, 1), "images per second in training": round(speed)})
     return rows
 
 

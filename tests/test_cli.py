@@ -68,9 +68,7 @@ def test_all_help_has_every_field_with_what_the_recipe_says(capsys: pytest.Captu
     assert "(default: 60)" in shown and "(default: 60)" not in help_of(capsys, "pretrain", "--help-all")
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["pretrain", "digits", "--help"], ["recipes"], ["pretrain"]]
-)
+@pytest.mark.parametrize("arguments", [["--help"], ["pretrain", "digits", "--help"], ["recipes"], ["pretrain"]])
 def test_what_needs_no_network_does_not_wait_for_torch(arguments: list[str]) -> None:
     code = f"import sys; from stochcon.cli import main; main({arguments}); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
@@ -212,9 +210,7 @@ def test_a_reader_that_leaves_hears_no_complaint(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_told_to_stop_says_how_to_go_on(
-    stop: signal.Signals, run: Path, tmp_path: Path
-) -> None:
+def test_a_run_that_is_told_to_stop_says_how_to_go_on(stop: signal.Signals, run: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     options = [
         "--config",

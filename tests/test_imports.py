@@ -83,9 +83,7 @@ def test_no_files_import_each_other_in_a_circle() -> None:
 
 def test_the_reader_of_imports_sees_every_kind(tmp_path: Path) -> None:
     file = tmp_path / "file.py"
-    file.write_text(
-        "import stochcon.cli\nfrom stochcon import data\ndef f():\n    from stochcon.views import x, y\n"
-    )
+    file.write_text("import stochcon.cli\nfrom stochcon import data\ndef f():\n    from stochcon.views import x, y\n")
     assert set(imported(file)) == {"cli", "data", "views"}
 
 

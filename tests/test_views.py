@@ -155,9 +155,7 @@ def boxes(n: int, canvas: tuple[int, int], scale: Any, ratio: Any) -> tuple[Tens
     crop = v2.RandomResizedCrop(1, scale, ratio)
     drawn = (crop.make_params([torch.empty(1, *canvas)]) for _ in range(n))
     theirs = torch.tensor([[box[name] for name in ("top", "left", "height", "width")] for box in drawn])
-    return torch.cat(views.crop_boxes((1, n), canvas, scale, ratio, torch.device("cpu")), -1)[
-        0
-    ], theirs.float()
+    return torch.cat(views.crop_boxes((1, n), canvas, scale, ratio, torch.device("cpu")), -1)[0], theirs.float()
 
 
 @pytest.mark.parametrize(

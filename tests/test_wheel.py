@@ -28,9 +28,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_has_every_file_of_the_package(wheel: Path) -> None:
     package = ROOT / "src"
-    files = {
-        path.relative_to(package).as_posix() for path in (package / "stochcon").rglob("*") if path.is_file()
-    }
+    files = {path.relative_to(package).as_posix() for path in (package / "stochcon").rglob("*") if path.is_file()}
     with zipfile.ZipFile(wheel) as archive:
         assert {name for name in files if "__pycache__" not in name} <= {*archive.namelist()}
 
@@ -52,9 +50,7 @@ def test_the_program_runs_from_the_wheel_alone(wheel: Path, tmp_path: Path) -> N
             [environment / "bin" / command[0], *command[1:]], cwd=tmp_path, env=clean, text=True
         )
 
-    assert Path(run("python", "-c", "import stochcon; print(stochcon.__file__)").strip()).is_relative_to(
-        packages
-    )
+    assert Path(run("python", "-c", "import stochcon; print(stochcon.__file__)").strip()).is_relative_to(packages)
     run("stochcon", "pretrain", "digits", "--epochs=1", "--out=run", "--quiet")
     run("stochcon", "export", "run", "--to=hub", "--out=hub")
     assert "stochcon" in (tmp_path / "hub" / "README.md").read_text()

@@ -264,8 +264,7 @@ def _run(arguments: list[str]) -> None:
     default = starting_point(options, bool(asks)) if verb == "pretrain" else Config()
     app = SubcommandApp()
     verbs = {"pretrain": pretrain(default)} | {
-        function.__name__: function
-        for function in (evaluate, classify, encode, search, export, paper, demo, recipes)
+        function.__name__: function for function in (evaluate, classify, encode, search, export, paper, demo, recipes)
     }
     for name, function in verbs.items():
         summary = (function.__doc__ or "").partition("\n")[0]

@@ -56,9 +56,7 @@ def pretrain(default: Config) -> Callable[..., None]:
             from stochcon.runs import read_config
 
             for field, (old, new) in changes(read_config(resume), chosen).items():
-                raise ValueError(
-                    f"cannot resume with {field} = {new}: {resume} was started with {field} = {old}"
-                )
+                raise ValueError(f"cannot resume with {field} = {new}: {resume} was started with {field} = {old}")
             if out and out != resume:
                 raise ValueError(f"--resume {resume} goes on in that directory; leave --out {out} away")
         with computing(f"stochcon pretrain --resume {directory} goes on from the last checkpoint"):

@@ -18,9 +18,7 @@ def photographs() -> Config:
     return Config(
         recipe="photographs",
         data=Data(name="photographs"),
-        views=Views(
-            local_views=4, brightness=0.1, contrast=0.1, saturation=0.1, hue=0.02, grey=0, solarize=(0, 0, 0)
-        ),
+        views=Views(local_views=4, brightness=0.1, contrast=0.1, saturation=0.1, hue=0.02, grey=0, solarize=(0, 0, 0)),
         backbone=Backbone(name="small", width=16),
         latent=_spread_bits(64),
         epochs=34,

@@ -36,17 +36,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safetensors.safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except safetensors.SafetensorError as error:
-        raise ValueError(
-            f"{path} is not a whole safetensors file, which is all that is read: {error}"
-        ) from None
+        raise ValueError(f"{path} is not a whole safetensors file, which is all that is read: {error}") from None
 
 
 def create(directory: Path, config: Config) -> None:
     """Start a run directory. Raises ValueError if it holds a run already, or is a file."""
     if (directory / CONFIG).exists() or (directory / CHECKPOINT).exists():
-        raise ValueError(
-            f"{directory} holds a run already: go on with --resume {directory}, or choose another --out"
-        )
+        raise ValueError(f"{directory} holds a run already: go on with --resume {directory}, or choose another --out")
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"{directory} is a file; --out must name a folder, or one that is not there yet")
     write_config(directory, config)

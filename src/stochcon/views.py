@@ -50,9 +50,7 @@ def make_views(images: Tensor, config: Views) -> tuple[Tensor, Tensor]:
     n = config.local_views
     blur, solarize = config.blur, config.solarize
     global_ = _make(images, config.global_size, config.global_scale, blur[:2], solarize[:2], config)
-    return global_, _make(
-        images, config.local_size, config.local_scale, blur[2:] * n, solarize[2:] * n, config
-    )
+    return global_, _make(images, config.local_size, config.local_scale, blur[2:] * n, solarize[2:] * n, config)
 
 
 def global_view(images: Tensor, config: Views) -> Tensor:
@@ -90,9 +88,7 @@ def eval_view(images: Tensor, config: Views) -> Tensor:
 
 def _check(images: Tensor, config: Views) -> None:
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise ValueError(
-            f"images must be uint8 of shape (N, 1 or 3, H, W), not {images.dtype} {tuple(images.shape)}"
-        )
+        raise ValueError(f"images must be uint8 of shape (N, 1 or 3, H, W), not {images.dtype} {tuple(images.shape)}")
     if images.shape[1] != len(config.mean):
         raise ValueError(f"images have {images.shape[1]} channels, but views.mean has {len(config.mean)}")
 
@@ -155,13 +151,10 @@ def crop_boxes(
     return torch.where(found, start, (whole - central) // 2), torch.where(found, length, central)
 
 
-def colour_maps(
-    shape: tuple[int, int], channels: int, config: Views, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def colour_maps(shape: tuple[int, int], channels: int, config: Views, device: torch.device) -> tuple[Tensor, Tensor]:
     """Draw jitter and grey as an affine map of colours.
 
-    Colour x, in an image of mean colour m, becomes linear @ x + level @ m, with linear (V, N, C, C) and level (V, N, C).
-    Brightness, contrast, saturation and hue come in a random order, and nothing is clamped between them. So
+    Colour x, in an image of mean colour m, becomes linear @ x + level @ m: (V, N, C, C) and (V, N, C). Brightness, contrast, saturation and hue come in a random order, and nothing is clamped between them. So
     brightness commutes with the others and contrast with saturation, and only whether the hue turns before or after
     these two matters. With one channel, saturation, hue and grey do nothing.
     """
@@ -198,9 +191,7 @@ def hue_rotation(turn: Tensor) -> Tensor:
     return weights[..., (third[:, None] - third) % 3]  # of a colour and its two cyclic shifts
 
 
-def resampling_matrices(
-    start: Tensor, length: Tensor, flip: Tensor, canvas: Sequence[int], size: int
-) -> Tensor:
+def resampling_matrices(start: Tensor, length: Tensor, flip: Tensor, canvas: Sequence[int], size: int) -> Tensor:
     """Make the antialiased bilinear resampling of the boxes to S x S: (V, N, 2, S, the larger of H and W)."""
     start, length = start[..., None], length[..., None]
     step = length / size

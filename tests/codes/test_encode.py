@@ -33,9 +33,7 @@ BITS = 13
 
 
 def untrained(directory: Path, seed: int = 0, latent: Latent | None = None) -> Path:
-    return write_run(
-        directory, recipes.digits().model_copy(update={"latent": latent or Latent(dim=BITS)}), seed
-    )
+    return write_run(directory, recipes.digits().model_copy(update={"latent": latent or Latent(dim=BITS)}), seed)
 
 
 @pytest.fixture(scope="module")
@@ -102,18 +100,14 @@ def test_a_folder_is_encoded_whatever_the_batches(run: Path, pictures: Path, tmp
         assert (read_codes(tmp_path / f"codes-{size}.parquet").unpack() == made.unpack()).all()
 
 
-def test_an_image_file_has_the_code_that_it_has_in_its_folder(
-    run: Path, pictures: Path, tmp_path: Path
-) -> None:
+def test_an_image_file_has_the_code_that_it_has_in_its_folder(run: Path, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "codes.parquet"
     encode(run, str(pictures), out, progress=False)
     made = read_codes(out)
     assert Encoder(run)(pictures / "04.png").hamming(made[made.ids == "04.png"]).tolist() == [[0]]
 
 
-def test_what_was_listed_before_is_not_left_beside_new_codes(
-    run: Path, pictures: Path, tmp_path: Path
-) -> None:
+def test_what_was_listed_before_is_not_left_beside_new_codes(run: Path, pictures: Path, tmp_path: Path) -> None:
     encode(run, str(pictures), tmp_path / "codes.parquet", progress=False)
     (pictures / "10.png").unlink()
     out = tmp_path / "codes.parquet"
@@ -219,9 +213,7 @@ def stochcon(*arguments: object, **environment: str) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.slow
-def test_what_was_killed_goes_on_and_ends_with_the_same_file(
-    run: Path, pictures: Path, tmp_path: Path
-) -> None:
+def test_what_was_killed_goes_on_and_ends_with_the_same_file(run: Path, pictures: Path, tmp_path: Path) -> None:
     for i in range(100):  # so many that it is not done before it is killed
         shutil.copy(pictures / "02.png", pictures / f"more-{i:03}.png")
     command = ["encode", run, pictures, "--batch-size", 1, "--out"]
@@ -272,9 +264,7 @@ def test_parts_of_another_run_or_folder_are_not_taken(run: Path, pictures: Path,
     assert out.read_bytes() == fresh.read_bytes()
 
 
-def test_the_list_of_skipped_images_is_there_before_the_codes(
-    run: Path, pictures: Path, tmp_path: Path
-) -> None:
+def test_the_list_of_skipped_images_is_there_before_the_codes(run: Path, pictures: Path, tmp_path: Path) -> None:
     """A part that is damaged stops the file of codes from being put together."""
     out = tmp_path / "codes.parquet"
     part = interrupted(run, pictures, out)[-1]
@@ -315,9 +305,7 @@ def test_a_process_may_have_nothing_to_do(
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank in "01":
         monkeypatch.setenv("RANK", rank)
-        assert encode(run, str(tmp_path / "one"), tmp_path / "codes.parquet", progress=False).written == int(
-            rank
-        )
+        assert encode(run, str(tmp_path / "one"), tmp_path / "codes.parquet", progress=False).written == int(rank)
     assert read_codes(tmp_path / "codes.parquet").ids.tolist() == ["02.png"]
 
 

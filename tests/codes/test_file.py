@@ -125,9 +125,7 @@ def test_a_file_is_hardly_larger_than_its_codes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [make, make_gaussian])
 @settings(max_examples=20)
 @given(d=sizes, n=st.integers(0, 20), world=st.integers(2, 4), seed=st.integers(0, 99))
-def test_shards_are_read_as_one(
-    d: int, n: int, world: int, seed: int, kind: Callable[[int, int, int], Codes]
-) -> None:
+def test_shards_are_read_as_one(d: int, n: int, world: int, seed: int, kind: Callable[[int, int, int], Codes]) -> None:
     whole, ends = kind(n, d, seed), [rank * n // world for rank in range(world + 1)]
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "codes.parquet"
@@ -141,9 +139,7 @@ def test_flips_of_shards_are_the_mean_over_all_images(tmp_path: Path) -> None:
     for rank, (n, rate) in enumerate([(1, 0.4), (3, 0.1)]):
         some = Codes.pack(np.ones((n, 2)), [f"{rank}/{i}" for i in range(n)], flips=[rate, 0.5])
         write(some, shard(tmp_path / "codes.parquet", rank, 2))
-    assert (
-        read_codes(tmp_path / "codes.parquet").flips.tolist() == np.array([0.175, 0.5], np.float32).tolist()
-    )
+    assert read_codes(tmp_path / "codes.parquet").flips.tolist() == np.array([0.175, 0.5], np.float32).tolist()
 
 
 def test_shards_that_are_no_set_are_refused(tmp_path: Path) -> None:
@@ -152,9 +148,7 @@ def test_shards_that_are_no_set_are_refused(tmp_path: Path) -> None:
     write(make(1, 8), first)
     assert refusal(path).startswith(f"{second} is missing beside {first.name}")
     write(make(1, 8, model="b" * 64), second)
-    assert refusal(path) == (
-        f"{second} was made by the model bbbbbbbbbbbb, not aaaaaaaaaaaa; encode the images again"
-    )
+    assert refusal(path) == (f"{second} was made by the model bbbbbbbbbbbb, not aaaaaaaaaaaa; encode the images again")
     write(make(1, 8), shard(path, 2, 3))
     assert "codes-00002-of-00003.parquet" in refusal(path) and "not of one set" in refusal(path)
     shard(path, 2, 3).unlink()

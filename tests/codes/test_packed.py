@@ -61,8 +61,7 @@ def test_hamming_is_that_of_a_loop(d: int, n: int, m: int, seed: int) -> None:
     distances = a.hamming(b)
     assert distances.dtype == np.uint16 and distances.shape == (n, m)
     expected = [
-        [sum(x != y for x, y in zip(p, q, strict=True)) for q in b.unpack().tolist()]
-        for p in a.unpack().tolist()
+        [sum(x != y for x, y in zip(p, q, strict=True)) for q in b.unpack().tolist()] for p in a.unpack().tolist()
     ]
     assert distances.tolist() == expected
 
@@ -106,9 +105,7 @@ MISTAKES: dict[str, Callable[[], object]] = {
     "bits are (2,); they must be (N, D)": lambda: Codes.pack([True, False], ["a", "b"]),
     "packed is uint8 (2, 1); 1 ids and 1 bits need uint8 (1, 1)": lambda: Codes.pack([[1], [0]], ["a"]),
     "uncertainty is float32 (2,)": lambda: Codes.pack([[True]], ["a"], [0.1, 0.2]),
-    "flips is float32 (2,); 1 ids and 1 bits need float32 (1,)": lambda: Codes.pack(
-        [[True]], ["a"], flips=[0.1, 0.2]
-    ),
+    "flips is float32 (2,); 1 ids and 1 bits need float32 (1,)": lambda: Codes.pack([[True]], ["a"], flips=[0.1, 0.2]),
     "codes of 3 bits have ones beyond them": lambda: replace(
         Codes.pack(np.zeros((1, 3)), ["a"]), packed=np.array([[8]], np.uint8)
     ),

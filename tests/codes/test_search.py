@@ -84,7 +84,8 @@ def test_a_search_leaves_the_threads_as_they_were(how: dict[str, Any], stored: P
 def test_a_search_by_id_imports_neither_torch_nor_pandas(stored: Path) -> None:
     program = (
         "import sys; from stochcon import search\n"
-        f"for more in ({{}}, {{'weighted': True}}, {{'approximate': True}}): search({str(stored)!r}, [{name(1)!r}], **more)\n"
+        "for more in ({}, {'weighted': True}, {'approximate': True}):\n"
+        f"    search({str(stored)!r}, [{name(1)!r}], **more)\n"
         "assert not {'torch', 'pandas', 'matplotlib'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -56,9 +56,7 @@ def test_a_list_is_what_is_drawn_of_the_training_images(name: str, sources: dict
 
 
 def fake(ids: list[str]) -> Images:
-    return Images(
-        torch.zeros(len(ids), 1, 1, 1, dtype=torch.uint8), torch.zeros(len(ids)).long(), ("0",), tuple(ids)
-    )
+    return Images(torch.zeros(len(ids), 1, 1, 1, dtype=torch.uint8), torch.zeros(len(ids)).long(), ("0",), tuple(ids))
 
 
 def test_the_list_decides_whatever_the_order_of_the_images() -> None:
@@ -81,9 +79,7 @@ def test_shares_without_a_list_are_drawn() -> None:
 
 def test_a_list_of_other_images_is_refused() -> None:
     config = Data(name="digits")
-    with pytest.raises(
-        ValueError, match=r"digits-0\.01\.txt lists digits/.*, which is no training image here"
-    ):
+    with pytest.raises(ValueError, match=r"digits-0\.01\.txt lists digits/.*, which is no training image here"):
         labels.choose(fake(["digits/0"]), config, 0.01)
 
 
@@ -96,9 +92,7 @@ def vector(sizes: list[int]) -> Tensor:
     sizes=st.lists(st.integers(20, 80), min_size=1, max_size=5),
     fractions=st.tuples(st.floats(0.05, 1), st.floats(0.05, 1)),
 )
-def test_a_draw_is_stratified_and_contains_the_smaller_ones(
-    sizes: list[int], fractions: tuple[float, float]
-) -> None:
+def test_a_draw_is_stratified_and_contains_the_smaller_ones(sizes: list[int], fractions: tuple[float, float]) -> None:
     truth, classes = vector(sizes), tuple("abcde"[: len(sizes)])
     small, large = (labels.draw(truth, classes, fraction) for fraction in sorted(fractions))
     assert set(small.tolist()) <= set(large.tolist())
@@ -107,7 +101,5 @@ def test_a_draw_is_stratified_and_contains_the_smaller_ones(
 
 
 def test_a_class_with_too_few_labels_is_named() -> None:
-    with pytest.raises(
-        ValueError, match=r"leaves none of the 3 training images of class dog: use at least 0\.334"
-    ):
+    with pytest.raises(ValueError, match=r"leaves none of the 3 training images of class dog: use at least 0\.334"):
         labels.draw(torch.tensor([0] * 9 + [1] * 3), ("cat", "dog"), 0.3)

@@ -70,11 +70,7 @@ def test_the_test_folder_is_not_read_before_the_test_split(tmp_path: Path) -> No
     for name in ("train", "val", "test"):
         picture(tmp_path / name / "a.png")
     (tmp_path / "test" / "a.png").write_bytes(b"unreadable")
-    assert (
-        load_data(folder(tmp_path), "train").skipped
-        == load_data(folder(tmp_path), "validation").skipped
-        == ()
-    )
+    assert load_data(folder(tmp_path), "train").skipped == load_data(folder(tmp_path), "validation").skipped == ()
     assert refusal(folder(tmp_path), "test").endswith("the first is test/a.png: not an image")
 
 
@@ -124,9 +120,7 @@ def test_folders_without_images(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no image")
     assert refusal(folder(tmp_path)).startswith(f"data.root: {tmp_path} has no images")
     picture(tmp_path / "0.png")
-    assert refusal(folder(tmp_path), "test").startswith(
-        f"data.root: {tmp_path} has too few images, none for test"
-    )
+    assert refusal(folder(tmp_path), "test").startswith(f"data.root: {tmp_path} has too few images, none for test")
 
 
 def test_a_limit_is_even_over_classes_and_leaves_the_rest_unread(tmp_path: Path) -> None:

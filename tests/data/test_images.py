@@ -120,9 +120,7 @@ def test_unreadable_files_are_skipped_and_listed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("action", ["error", "ignore"])
-def test_decompression_bombs_are_not_decoded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str
-) -> None:
+def test_decompression_bombs_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     for side, fine in ((10, True), (12, False), (20, False)):
         picture(tmp_path / "a.png", size=(side, side))

@@ -25,9 +25,7 @@ def canvases(pictures: Any, channels: int = 3) -> torch.Tensor:
 
 
 @settings(max_examples=30)
-@given(
-    n=st.integers(1, 3), h=st.integers(1, 12), w=st.integers(1, 12), c=st.sampled_from([1, 3]), data=st.data()
-)
+@given(n=st.integers(1, 3), h=st.integers(1, 12), w=st.integers(1, 12), c=st.sampled_from([1, 3]), data=st.data())
 def test_every_layout_is_the_same_picture(n: int, h: int, w: int, c: int, data: st.DataObject) -> None:
     array = pixels(n, h, w, c)
     tensor = torch.from_numpy(array).permute(0, 3, 1, 2)

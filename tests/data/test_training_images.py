@@ -24,9 +24,7 @@ SIZES += ["epochs=2", "backbone.width=4", "head.hidden=16", "head.dim=8", "check
 def pretrain(root: Path, out: Path, *options: str) -> str:
     """The digest of a tiny network, trained on the images below `root`."""
     sizes = [f"--{size}" for size in SIZES]
-    assert (
-        main(["pretrain", "folder", f"--data.root={root}", *sizes, "--quiet", *options, f"--out={out}"]) == 0
-    )
+    assert main(["pretrain", "folder", f"--data.root={root}", *sizes, "--quiet", *options, f"--out={out}"]) == 0
     return sha256((out / runs.MODEL).read_bytes()).hexdigest()
 
 
@@ -69,9 +67,7 @@ def test_only_what_the_memory_allows_is_decoded_ahead(memory: int, ahead: int) -
             asked.append(len(asked))
             yield indices
 
-    images = TrainingImages(
-        [Source(str(i), None, picture) for i in range(10_000)], Data(size=8, memory=memory)
-    )
+    images = TrainingImages([Source(str(i), None, picture) for i in range(10_000)], Data(size=8, memory=memory))
     batches = images.batches(order())
     for used in range(1, 4):
         next(batches)

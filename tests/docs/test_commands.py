@@ -32,9 +32,7 @@ STAND_FOR = {"DIR": "my-pictures", "RUN": "runs/another"}
 
 def lines() -> list[str]:
     """The lines of all ```sh blocks, each once, without comments and with continued lines joined."""
-    blocks = [
-        block for page in PAGES for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
-    ]
+    blocks = [block for page in PAGES for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)]
     joined = "".join(blocks).replace("\\\n", " ")
     return list(dict.fromkeys(" ".join(shlex.split(line, comments=True)) for line in joined.splitlines()))
 
@@ -80,9 +78,7 @@ RUN_HERE = [line for line in lines() if line and not line.startswith(tuple(NOT_R
 
 
 @pytest.mark.parametrize("line", RUN_HERE)
-def test_a_line_of_a_page_runs(
-    line: str, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_line_of_a_page_runs(line: str, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(workspace, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     if out := re.search(r"pretrain .*--out (\S+)", line):

@@ -40,11 +40,7 @@ def test_files_named_in_a_page_exist(page: Path) -> None:
 
 
 def test_paper_names_a_file_and_a_test_for_each_part_that_is_built() -> None:
-    rows = [
-        line.split("|")[1:-1]
-        for line in (ROOT / "PAPER.md").read_text().splitlines()
-        if line.startswith("| ")
-    ][1:]
+    rows = [line.split("|")[1:-1] for line in (ROOT / "PAPER.md").read_text().splitlines() if line.startswith("| ")][1:]
     assert len(rows) > 15
     for part, where, test, status in ([cell.strip() for cell in row] for row in rows):
         assert status in ("built", "not yet"), part

@@ -86,9 +86,7 @@ def test_the_command_prints_tables_and_names_the_picture(
         (["16"], "other", "other has data.limit = 40, but .*16 has 120: they must be equal"),
     ],
 )
-def test_a_curve_refuses_runs_that_do_not_fit(
-    runs: Path, names: list[str], baseline: str | None, message: str
-) -> None:
+def test_a_curve_refuses_runs_that_do_not_fit(runs: Path, names: list[str], baseline: str | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         curve([runs / name for name in names], baseline and runs / baseline, "validation", progress=False)
 
@@ -112,9 +110,7 @@ def test_a_code_that_is_too_short_is_a_dash_in_the_table_and_a_gap_in_the_pictur
     rows = [(bits, code, measure, score) for bits, code, score in values for measure in curves.MEASURES]
     scores = pd.DataFrame(rows, columns=["bits", "code", "measure", "score"])
     curves.show(scores)
-    cells = [
-        [cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()
-    ]
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
     assert [row for row in cells if row][:5] == [
         ["bits", "8", "16"],
         [NAMES["bits"], "50.0", "60.0"],

@@ -14,9 +14,7 @@ MEASURES = ["linear", "knn", *(f"{m}{macro}" for m in ("map", "p10", "p100") for
 PIXELS = ["pixels", "pixels-pca-sign", "pixels-itq"]
 
 
-@pytest.mark.parametrize(
-    "kind, codes", [("bernoulli", ["z", "bits"]), ("gaussian", ["z"]), ("deterministic", [])]
-)
+@pytest.mark.parametrize("kind, codes", [("bernoulli", ["z", "bits"]), ("gaussian", ["z"]), ("deterministic", [])])
 def test_metrics_have_the_keys_that_the_latent_has(kind: str, codes: list[str], tmp_path: Path) -> None:
     run = write_run(tmp_path / kind, tiny(kind, dim=16, limit=80, seed=3))
     metrics = evaluate(run, "validation", progress=False)

@@ -17,9 +17,7 @@ from tests.shared import error
 def tiny() -> Config:
     base = recipe("photographs")
     data = base.data.model_copy(update={"limit": 360})
-    return base.model_copy(
-        update={"data": data, "backbone": Backbone(width=4), "batch_size": 36, "epochs": 1}
-    )
+    return base.model_copy(update={"data": data, "backbone": Backbone(width=4), "batch_size": 36, "epochs": 1})
 
 
 def test_the_demo_leaves_a_table_and_a_picture(

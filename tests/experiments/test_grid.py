@@ -83,9 +83,7 @@ def test_two_jobs_at_a_time(empty: Path, capfd: pytest.CaptureFixture[str]) -> N
         (replace(TOY, batch_size=25), "batch_size = 50, which is now 25"),
     ],
 )
-def test_a_grid_whose_recipe_changed_is_refused_before_anything_runs(
-    copy: Path, changed: Plan, named: str
-) -> None:
+def test_a_grid_whose_recipe_changed_is_refused_before_anything_runs(copy: Path, changed: Plan, named: str) -> None:
     shutil.rmtree("runs")
     with pytest.raises(ValueError, match=named):
         run_grid(all_cells(changed.with_seeds(range(2))), jobs=1, command="test")
@@ -102,9 +100,7 @@ def test_a_result_with_a_field_that_is_not_known_is_refused_by_its_name(copy: Pa
 
 
 @pytest.mark.parametrize("data", TIERS["cpu"])
-def test_every_committed_result_is_one_that_the_plans_ask_for(
-    data: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_committed_result_is_one_that_the_plans_ask_for(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     cells = all_cells(TIERS["cpu"][data].with_seeds(range(3)))
     assert all(read(cell) is not None for cell in cells)

@@ -57,9 +57,7 @@ def test_the_interval_is_students(values: list[float]) -> None:
     assert half == pytest.approx(4.302653 * stdev(values) / math.sqrt(3), rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("simclr", "verdict"), [(60.0, "held"), (90.0, "not held"), (81.0, "too small to tell")]
-)
+@pytest.mark.parametrize(("simclr", "verdict"), [(60.0, "held"), (90.0, "not held"), (81.0, "too small to tell")])
 def test_verdicts_from_results(simclr: float, verdict: str, empty: Path) -> None:
     for model, top1 in ((bernoulli(), 81.0), (SIMCLR, simclr)):
         for cell in seeds(3).choices(model, "finetune", 1.0):

@@ -61,15 +61,9 @@ for _name, _latent in LATENTS.items():
     CASES[f"{_name} a pair of views"] = merged(TINY, latent=_latent, views={"local_views": 0})
     CASES[f"{_name} in chunks"] = merged(TINY, latent=_latent, chunk=4)
     CASES[f"two {_name} multi-crop"] = merged(TINY, latent=_latent)
-CASES["two bernoulli-extended-top in chunks"] = merged(
-    TINY, latent=LATENTS["bernoulli-extended-top"], chunk=4
-)
-CASES["two gaussian-cross a pair of views"] = merged(
-    TINY, latent=LATENTS["gaussian-cross"], views={"local_views": 0}
-)
-CASES["two without synchronised batch norm"] = merged(
-    TINY, latent=LATENTS["bernoulli-hard"], sync_batch_norm=False
-)
+CASES["two bernoulli-extended-top in chunks"] = merged(TINY, latent=LATENTS["bernoulli-extended-top"], chunk=4)
+CASES["two gaussian-cross a pair of views"] = merged(TINY, latent=LATENTS["gaussian-cross"], views={"local_views": 0})
+CASES["two without synchronised batch norm"] = merged(TINY, latent=LATENTS["bernoulli-hard"], sync_batch_norm=False)
 CASES["lars on a timm network"] = merged(
     TINY,
     latent=LATENTS["bernoulli-hard"],

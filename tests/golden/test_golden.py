@@ -21,9 +21,7 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("torchrun", [[], TORCHRUN], ids=["one process", "two processes"])
-def test_twenty_losses_of_every_kind_of_training_are_those_of_version_0_1(
-    torchrun: list[str], tmp_path: Path
-) -> None:
+def test_twenty_losses_of_every_kind_of_training_are_those_of_version_0_1(torchrun: list[str], tmp_path: Path) -> None:
     out = tmp_path / "losses.json"
     subprocess.run(
         [sys.executable, *torchrun, str(HERE / "losses.py"), str(out)],

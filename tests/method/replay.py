@@ -10,9 +10,7 @@ def replay(latent: Latent, noise: Tensor) -> Latent:
     """The same latent, which draws this noise (logistic for bits, normal otherwise) in place of its own."""
 
     class Replayed(type(latent)):  # type: ignore[misc]
-        def forward(
-            self, phi: Tensor, opposing: Tensor | None = None, relaxation: float = 0.1
-        ) -> Distribution:
+        def forward(self, phi: Tensor, opposing: Tensor | None = None, relaxation: float = 0.1) -> Distribution:
             q = super().forward(phi, opposing, relaxation)
 
             def rsample() -> Tensor:

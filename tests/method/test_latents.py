@@ -146,9 +146,7 @@ def test_compute_hard_is_listing_1() -> None:
 
 
 @given(temperature=st.floats(0.01, 10), scale=st.sampled_from([1e-3, 1, 30]), seed=st.integers(0, 999))
-def test_hard_samples_are_rounded_soft_ones_with_the_same_gradient(
-    temperature: float, scale: float, seed: int
-) -> None:
+def test_hard_samples_are_rounded_soft_ones_with_the_same_gradient(temperature: float, scale: float, seed: int) -> None:
     logits = (scale * torch.randn(200, generator=torch.Generator().manual_seed(seed))).requires_grad_()
     samples = []
     for hard in (False, True):

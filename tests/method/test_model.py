@@ -103,9 +103,7 @@ def test_hard_branches_decode_bits_and_soft_ones_do_not(hard: bool) -> None:
 
 @branches
 @pytest.mark.parametrize("variance", ["own", "cross"])
-def test_cross_variance_is_read_from_the_opposing_view_of_the_same_image(
-    v: int, v_prime: int, variance: str
-) -> None:
+def test_cross_variance_is_read_from_the_opposing_view_of_the_same_image(v: int, v_prime: int, variance: str) -> None:
     model = build(kind="gaussian", variance=variance, dim=D).eval()
     model.latent = replay(model.latent, torch.randn(v_prime, N, D))
     x, x_prime = draw_views(v, 16), draw_views(v_prime, 8)

@@ -97,9 +97,7 @@ def test_stable_in_float32_whatever_the_scale_and_at_a_small_temperature(scale: 
     value = multi_crop_info_nce(top, bottom, 0.02)
     (gradient,) = torch.autograd.grad(value, top)
     assert gradient.isfinite().all()
-    torch.testing.assert_close(
-        value.double(), multi_crop_info_nce(views[0], views[1], 0.02), rtol=1e-4, atol=1e-4
-    )
+    torch.testing.assert_close(value.double(), multi_crop_info_nce(views[0], views[1], 0.02), rtol=1e-4, atol=1e-4)
 
 
 def test_stable_for_views_that_are_all_alike_opposite_or_zero() -> None:
@@ -117,9 +115,7 @@ def test_autocast_leaves_the_similarities_in_float32() -> None:
     v, v_prime = draw(2, 16, 32).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
         value = info_nce(v, v_prime, 0.02)
-    torch.testing.assert_close(
-        value.double(), slow_info_nce(v.double(), v_prime.double(), 0.02), rtol=1e-5, atol=0
-    )
+    torch.testing.assert_close(value.double(), slow_info_nce(v.double(), v_prime.double(), 0.02), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize(

@@ -117,11 +117,7 @@ def main(out: Path) -> None:
     results = {name: step(name) for name in CASES}
     results |= {f"{name} in chunks": step(name, chunks=2) for name in CASES}
     results |= {"bf16": normalise_bf16(), "gather": gather_transposed()}
-    flat = {
-        f"{name}|{key}": x.detach().contiguous()
-        for name, result in results.items()
-        for key, x in result.items()
-    }
+    flat = {f"{name}|{key}": x.detach().contiguous() for name, result in results.items() for key, x in result.items()}
     safetensors.torch.save_file(flat, out / f"{rank()}.safetensors")
 
 

@@ -124,9 +124,7 @@ def test_supervised_starts_from_nothing_and_learns(runs: Runs, tmp_path: Path) -
 
 
 def test_the_head_reads_what_the_latent_gives(runs: Runs) -> None:
-    simclr, gaussian, bernoulli = (
-        start(runs[name], "frozen").eval() for name in ("simclr", "gaussian", "bernoulli")
-    )
+    simclr, gaussian, bernoulli = (start(runs[name], "frozen").eval() for name in ("simclr", "gaussian", "bernoulli"))
     h = torch.randn(50, 256)
     assert torch.equal(simclr.z(h), h)
     assert torch.equal(gaussian.z(h), gaussian.pi(h)[:, :8])

@@ -1,4 +1,4 @@
-"""Two processes are killed, told to stop, or refused by the disk: the last checkpoint is whole, and resuming is exact."""
+"""Two processes are killed, told to stop, or refused by the disk; resuming is exact."""
 
 import os
 import resource
@@ -145,9 +145,7 @@ def test_torchrun_restarts_a_run_from_its_last_checkpoint(
     assert job.returncode == 0 and digest(run) == uninterrupted
 
 
-def test_slurm_starts_the_same_command(
-    pictures: Path, uninterrupted: str, start: Start, tmp_path: Path
-) -> None:
+def test_slurm_starts_the_same_command(pictures: Path, uninterrupted: str, start: Start, tmp_path: Path) -> None:
     """Each of two tasks has the environment that srun makes."""
     run = tmp_path / "run"
     slurm = {"JOB_ID": str(os.getpid()), "JOB_NAME": "stochcon", "NODELIST": "localhost"}

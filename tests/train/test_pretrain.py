@@ -154,9 +154,7 @@ def test_own_variance_collapses_and_cross_variance_does_not(tmp_path: Path) -> N
     for variance in ("own", "cross"):
         latent = {"kind": "gaussian", "dim": 8, "variance": variance, "placement": "bottom", "logit_scale": 0}
         optimizer = {"lr": 5e-3, "weight_decay": 0, "warmup": 0}
-        config = tiny(
-            latent=latent, optimizer=optimizer, batch_size=64, epochs=180, **{"views.local_views": 0}
-        )
+        config = tiny(latent=latent, optimizer=optimizer, batch_size=64, epochs=180, **{"views.local_views": 0})
         model, _ = runs.load_model(train(tmp_path / variance, config))
         features = extract(model, load_data(config.data, "train").pixels, config.views)
         assert features.z is not None
@@ -177,9 +175,7 @@ def test_own_variance_collapses_and_cross_variance_does_not(tmp_path: Path) -> N
     ],
     ids=str,
 )
-def test_other_latents_precisions_optimizers_and_chunks_train(
-    changes: dict[str, Any], tmp_path: Path
-) -> None:
+def test_other_latents_precisions_optimizers_and_chunks_train(changes: dict[str, Any], tmp_path: Path) -> None:
     lines = log(train(tmp_path / "run", tiny(**changes)))
     assert lines[-1]["loss"] < 1.5 * lines[0]["loss"]
     assert ("active" in lines[0]) == (changes.get("latent.kind") is None)

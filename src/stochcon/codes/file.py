@@ -173,9 +173,7 @@ def read_files(paths: Sequence[Path], model: str | None = None) -> Codes:
         raise ValueError(f"{paths[0]} is damaged: {error}") from None
 
 
-def read_columns(
-    paths: Sequence[Path], columns: list[str] | None, model: str | None = None
-) -> tuple[pa.Table, Header]:
+def read_columns(paths: Sequence[Path], columns: list[str] | None, model: str | None = None) -> tuple[pa.Table, Header]:
     """Read columns of files (None: all) and one header with the flips over all. Raises as `read_codes` does."""
     parts = [_read_file(path, columns) for path in paths]
     for path, (_, header) in zip(paths, parts, strict=True):

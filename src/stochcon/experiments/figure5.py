@@ -59,8 +59,6 @@ def draw(plan: Plan, results: pd.DataFrame) -> Figure:
     left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
     for place, (name, top1) in enumerate(rest.items()):
         line(right, [place], [top1], name)
-    right.set_xticks(
-        range(len(rest)), ["StochCon,\nfine-tuned", "Supervised", "Supervised with\na Bernoulli layer"]
-    )
+    right.set_xticks(range(len(rest)), ["StochCon,\nfine-tuned", "Supervised", "Supervised with\na Bernoulli layer"])
     right.set(title="The Bernoulli layer alone", xlim=(-0.5, len(rest) - 0.5))
     return figure

@@ -3,12 +3,10 @@
 A plan says which images, how large a network and how long; the figures say which models.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from stochcon.config import Backbone, Config, Data, Head, Latent, Optimizer, Views
 from stochcon.experiments.cell import Cell
@@ -62,7 +60,7 @@ class Plan:
     few: int = 11  # the number of units at which widths are compared
     seeds: tuple[int, ...] = ()
 
-    def with_seeds(self, seeds: Iterable[int]) -> Plan:
+    def with_seeds(self, seeds: Iterable[int]) -> Self:
         """Return the same experiments with these seeds."""
         return replace(self, seeds=tuple(seeds))
 

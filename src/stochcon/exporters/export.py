@@ -21,9 +21,7 @@ from stochcon.exporters.hub import to_hub
 from stochcon.method.model import StochCon
 from stochcon.runs import load_model
 
-TOLERANCE = (
-    1e-4  # rounding may turn a bit whose logit is this near to 0, in standard deviations of the logits
-)
+TOLERANCE = 1e-4  # rounding may turn a bit whose logit is this near to 0, in standard deviations of the logits
 CHECK, BATCH = 1000, 512
 
 
@@ -77,9 +75,7 @@ def export(
     return to_hub(run, out), None
 
 
-def to_onnx(
-    directory: Path | str, out: Path | str | None = None, check: int = CHECK
-) -> tuple[Path, Agreement | None]:
+def to_onnx(directory: Path | str, out: Path | str | None = None, check: int = CHECK) -> tuple[Path, Agreement | None]:
     """Write the network of a finished run, from uint8 images to packed bits, as an ONNX file.
 
     Args:

@@ -26,9 +26,7 @@ Objective = Callable[[Embeddings], Tensor]
 """Embeddings to the scalar that training minimises."""
 
 
-def algorithm1(
-    model: StochCon, x: Tensor, x_prime: Tensor, relaxation: float, objective: Objective
-) -> Tensor:
+def algorithm1(model: StochCon, x: Tensor, x_prime: Tensor, relaxation: float, objective: Objective) -> Tensor:
     """Run Algorithm 1 for one batch; the comments are the paper's lines.
 
     Args:

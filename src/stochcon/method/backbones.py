@@ -63,9 +63,7 @@ class SmallResNet(nn.Module):
 
     def __init__(self, channels: int, width: int):
         super().__init__()
-        self.stem = nn.Sequential(
-            _three_by_three(channels, width, 2), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
-        )
+        self.stem = nn.Sequential(_three_by_three(channels, width, 2), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
         self.blocks = nn.Sequential(
             BasicBlock(width, width),
             BasicBlock(width, 2 * width, 2, downsample=_shortcut(width, 2 * width)),
@@ -92,6 +90,4 @@ def _three_by_three(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
 def _shortcut(inputs: int, outputs: int) -> nn.Sequential:
     # A 1x1 of stride 2 in two steps: in one, with fewer than 16 channels in channels-last order, the gradient
     # of the weights writes outside its memory (oneDNN issue 6035).
-    return nn.Sequential(
-        nn.AvgPool2d(1, 2), nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
-    )
+    return nn.Sequential(nn.AvgPool2d(1, 2), nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))

@@ -158,9 +158,7 @@ class Bernoulli(Latent):
         """Name the width and the variant."""
         return f"dim={self.dim}, hard={self.options.hard}"
 
-    def forward(
-        self, phi: Tensor, opposing: Tensor | None = None, relaxation: float = 0.1
-    ) -> GumbelBernoulli:
+    def forward(self, phi: Tensor, opposing: Tensor | None = None, relaxation: float = 0.1) -> GumbelBernoulli:
         """Return relaxed bits at the temperature `relaxation`."""
         return GumbelBernoulli(_in_float32(phi), relaxation, self.options.hard)
 

@@ -35,9 +35,7 @@ def info_nce(v: Tensor, v_prime: Tensor, temperature: float = 0.2) -> Tensor:
         True
     """
     if v.dim() != 2 or v.shape != v_prime.shape:
-        raise ValueError(
-            f"info_nce needs two (N, D) tensors, not {tuple(v.shape)} and {tuple(v_prime.shape)}"
-        )
+        raise ValueError(f"info_nce needs two (N, D) tensors, not {tuple(v.shape)} and {tuple(v_prime.shape)}")
     return multi_crop_info_nce(v[None], v_prime[None], temperature)
 
 

@@ -137,8 +137,7 @@ def classify(
 
     with torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
         scores = [
-            accuracy(trained(trial), validation.pixels, validation_labels, config.views, seed)
-            for trial in trials
+            accuracy(trained(trial), validation.pixels, validation_labels, config.views, seed) for trial in trials
         ]
         best = max(range(len(trials)), key=lambda i: scores[i]["top1"])
         classifier = trained(trials[best])
@@ -210,9 +209,7 @@ def fit(
         return ((pixels[i].to(fabric.device), labels[i].to(fabric.device)) for i in order)
 
     about = {"digest": folder.name, "title": f"{trial.mode}, {trial.epochs} epochs"}
-    loop = Loop(
-        classifier.trained, optimizer, folder, schedule, **about, advice="try a lower --lr", progress=progress
-    )
+    loop = Loop(classifier.trained, optimizer, folder, schedule, **about, advice="try a lower --lr", progress=progress)
     for step, (images, truth) in loop.steps(batches, lambda t: learning_rate(t, schedule.steps, trial.lr)):
         torch.manual_seed(derive_seed(trial.seed, step, rank()))
         scores = network(global_view(images, views))
@@ -228,9 +225,7 @@ def fit(
 
 
 @torch.inference_mode()
-def accuracy(
-    classifier: Classifier, pixels: Tensor, labels: Tensor, views: Views, seed: int
-) -> dict[str, float]:
+def accuracy(classifier: Classifier, pixels: Tensor, labels: Tensor, views: Views, seed: int) -> dict[str, float]:
     """Return the per cent of uint8 images (N, C, S, S) that each reading of the classifier gets right."""
     classifier.eval()
     weight = next(classifier.heads.parameters())

@@ -21,9 +21,7 @@ RunChunk = Callable[[int, Objective], Tensor]
 """Runs Algorithm 1 on a chunk by its number, with the same views and the same noise whenever it is called."""
 
 
-def backward(
-    fabric: Fabric, network: _FabricModule, run: RunChunk, chunks: int, objective: Objective
-) -> Tensor:
+def backward(fabric: Fabric, network: _FabricModule, run: RunChunk, chunks: int, objective: Objective) -> Tensor:
     """Add the gradient of the objective of all chunks together to the parameters, and return its value.
 
     Memory is that of a chunk's step and of the batch's embeddings. All chunks have as many images.

@@ -227,9 +227,7 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, digest: 
     if metadata.get("data") != digest:
         raise ValueError(f"{path} was made with other training images; bring those back, or start a new run")
     try:
-        model.load_state_dict(
-            {k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")}
-        )
+        model.load_state_dict({k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")})
     except RuntimeError as error:
         raise ValueError(f"{path} is of another model: {str(error).splitlines()[-1].strip()}") from None
     parameters: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]

@@ -80,9 +80,7 @@ def pretrain(
         advice = "try a lower --optimizer.lr or a longer --optimizer.warmup; the last checkpoint is kept"
         about = {"digest": images.digest, "title": config.recipe, "advice": advice}
         loop = Loop(model, optimizer, out, schedule, **about, progress=progress)
-        for step, x in loop.steps(
-            images.batches, lambda t: warmup_cosine(t, steps, warmup, config.optimizer.lr)
-        ):
+        for step, x in loop.steps(images.batches, lambda t: warmup_cosine(t, steps, warmup, config.optimizer.lr)):
             relaxation = cosine(step, steps, *config.latent.temperature)
             optimizer.zero_grad()
             loss, active = backward(fabric, network, x.to(fabric.device), step, relaxation, config)
@@ -145,9 +143,7 @@ def _calibrate(model: StochCon, images: TrainingImages, config: Config) -> None:
     every = -(-len(images) // CALIBRATION_IMAGES)
     some = images.batches(torch.arange(0, len(images), every).split(512))
     model.calibrate(
-        torch.cat(
-            [model.backbone(eval_view(batch.to(weight.device), config.views).to(weight)) for batch in some]
-        )
+        torch.cat([model.backbone(eval_view(batch.to(weight.device), config.views).to(weight)) for batch in some])
     )
     model.train()
 
@@ -155,13 +151,9 @@ def _calibrate(model: StochCon, images: TrainingImages, config: Config) -> None:
 def _schedule(images: int, config: Config) -> Schedule:
     world, batch_size = world_size(), config.batch_size
     if batch_size > images:
-        raise ValueError(
-            f"batch_size is {batch_size}, but there are only {images} training images: use at most that"
-        )
+        raise ValueError(f"batch_size is {batch_size}, but there are only {images} training images: use at most that")
     if batch_size % world or batch_size < 2 * world:
-        raise ValueError(
-            f"batch_size is {batch_size}; it must be a multiple of the {world} processes, at least 2 each"
-        )
+        raise ValueError(f"batch_size is {batch_size}; it must be a multiple of the {world} processes, at least 2 each")
     if config.chunk and batch_size // world % config.chunk:
         raise ValueError(
             f"chunk is {config.chunk}; it must divide the {batch_size // world} images a step of each process"
