@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from stochcon.program import compute_in_batches, keep_freed_memory
+
 RESULTS = Path(__file__).parents[1] / "results" / "performance"
 CORES = len(os.sched_getaffinity(0))
 Row = dict[str, Any]
@@ -25,8 +27,11 @@ Program = Callable[[], int]
 def speeds(programs: dict[str, Program], seconds: float = 1.0, repeats: int = 5) -> dict[str, Row]:
     """Measure the images a second of each program: all take turns, each time for at least so many seconds.
 
-    One call of each comes first and does not count.
+    One call of each comes first and does not count. The process is set as the program `stochcon` sets its own, for
+    the peers as well.
     """
+    keep_freed_memory()
+    compute_in_batches()
     for program in programs.values():
         program()
     measured: dict[str, list[float]] = {name: [] for name in programs}

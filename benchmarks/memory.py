@@ -13,6 +13,7 @@ import torch
 from benchmarks.measure import Row, write
 from benchmarks.ours import Ours
 from stochcon.config import Backbone, Config, Views
+from stochcon.program import compute_in_batches, keep_freed_memory
 
 POINTS = (
     (256, None, 0),
@@ -28,6 +29,8 @@ POINTS = (
 
 def point(batch: int, chunk: int | None, local_views: int, width: int) -> Row:
     """Measure one point in this process, which must have done nothing else."""
+    keep_freed_memory()
+    compute_in_batches()
     images = torch.randint(256, (batch, 3, 32, 32), dtype=torch.uint8)
     views = Views(local_views=local_views)
     config = Config(backbone=Backbone(width=width), views=views, batch_size=batch, chunk=chunk)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from stochcon.config import Backbone, Config
-from stochcon.method.model import StochCon
+from stochcon.method.algorithm1 import Algorithm1
 from stochcon.method.objective import multi_crop_info_nce
 from stochcon.train import loop as training
 from stochcon.train.pretrain import backward
@@ -26,7 +26,7 @@ class Contender:
     def __init__(self, config: Config, images: Tensor, channels_last: bool = True):
         torch.manual_seed(0)
         self.config, self.images = config, images
-        self.model = StochCon(config)
+        self.model = Algorithm1(config)
         if channels_last:
             self.model.to(memory_format=torch.channels_last)
         if config.compile:

@@ -16,7 +16,7 @@ from benchmarks.measure import CORES, Program, Row, speeds, write
 from benchmarks.ours import NETWORKS, Contender, OnReadyViews, Ours
 from benchmarks.peers import KorniaViews, LightlyLoss, lightly_loader
 from stochcon.config import Config, Latent, Views
-from stochcon.method.algorithm1 import Embeddings, algorithm1
+from stochcon.method.algorithm1 import Embeddings
 from stochcon.method.objective import multi_crop_info_nce
 
 
@@ -42,7 +42,7 @@ class Kornia(Contender):
     def step(self) -> int:
         top, bottom = self.make(self.images)
         x, x_prime = (top, bottom) if len(bottom) else top.split(1)
-        return self.learn(algorithm1(self.model, x, x_prime, 1.0, self.objective))
+        return self.learn(self.model(x, x_prime, 1.0, self.objective))
 
     def objective(self, embeddings: Embeddings) -> Tensor:
         return multi_crop_info_nce(embeddings.v, embeddings.v_prime, self.config.temperature)
@@ -98,8 +98,8 @@ def measure(
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("networks", nargs="*", default=[*NETWORKS], choices=[*NETWORKS])
+    parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"{', '.join(NETWORKS)}; by default all")
     parser.add_argument("--compiled", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
-    for name in options.networks:
+    for name in options.networks or NETWORKS:
         write(f"steps-{name}", partial(measure, name, compiled=options.compiled))

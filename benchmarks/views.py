@@ -7,7 +7,6 @@ import torch
 from benchmarks.measure import CORES, Program, Row, speeds, write
 from benchmarks.peers import KorniaViews, lightly_loader
 from stochcon.config import Views
-from stochcon.program import keep_freed_memory
 from stochcon.views import make_views
 
 SIZES = ((32, 32, 16, 256), (256, 224, 96, 16))
@@ -32,7 +31,6 @@ def measure(
     seconds: float = 2.0,
     repeats: int = 5,
 ) -> list[Row]:
-    keep_freed_memory()  # as training does; for the peers as well
     return [
         {"pixels": f"{size[1]} / {size[2]}", "program": name, "images per second": speed}
         for size in sizes

@@ -154,9 +154,10 @@ def crop_boxes(
 def colour_maps(shape: tuple[int, int], channels: int, config: Views, device: torch.device) -> tuple[Tensor, Tensor]:
     """Draw jitter and grey as an affine map of colours.
 
-    Colour x, in an image of mean colour m, becomes linear @ x + level @ m: (V, N, C, C) and (V, N, C). Brightness, contrast, saturation and hue come in a random order, and nothing is clamped between them. So
-    brightness commutes with the others and contrast with saturation, and only whether the hue turns before or after
-    these two matters. With one channel, saturation, hue and grey do nothing.
+    Colour x, in an image of mean colour m, becomes linear @ x + level @ m: (V, N, C, C) and (V, N, C). Brightness,
+    contrast, saturation and hue come in a random order, and nothing is clamped between them. So brightness commutes
+    with the others and contrast with saturation, and only whether the hue turns before or after these two matters.
+    With one channel, saturation, hue and grey do nothing.
     """
     matrix = (*shape, 1, 1)
     same = torch.eye(channels, device=device)

@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stochcon.config import Backbone, Config, Data, Latent, Views
 from stochcon.method import backbones
-from stochcon.method.algorithm1 import Embeddings, algorithm1
-from stochcon.method.model import BatchNormedLinear, StochCon
+from stochcon.method.algorithm1 import Algorithm1, Embeddings
+from stochcon.method.model import BatchNormedLinear
 from stochcon.method.objective import multi_crop_info_nce
 from tests.method.replay import replay
 
@@ -28,11 +28,11 @@ STOCHASTIC = [name for name in LATENTS if name != "deterministic"]
 branches = pytest.mark.parametrize(("v", "v_prime"), [(1, 1), (2, 4), (4, 2)])
 
 
-def build(backbone: str = "small", channels: Literal[1, 3] = 3, **latent: Any) -> StochCon:
+def build(backbone: str = "small", channels: Literal[1, 3] = 3, **latent: Any) -> Algorithm1:
     torch.manual_seed(0)
     grey = Views(mean=(0.5,) * channels, std=(0.5,) * channels)
     parts: dict[str, Any] = {"data": Data(channels=channels), "views": grey, "latent": Latent(**latent)}
-    return StochCon(Config(backbone=Backbone(name=backbone, width=4), **parts))
+    return Algorithm1(Config(backbone=Backbone(name=backbone, width=4), **parts))
 
 
 def draw_views(v: int, size: int, channels: int = 3, n: int = N, seed: int = 1) -> Tensor:
@@ -40,14 +40,14 @@ def draw_views(v: int, size: int, channels: int = 3, n: int = N, seed: int = 1) 
     return torch.randn(v, n, channels, size, size, generator=generator)
 
 
-def embed(model: StochCon, x: Tensor, x_prime: Tensor, relaxation: float = 0.5) -> Embeddings:
+def embed(model: Algorithm1, x: Tensor, x_prime: Tensor, relaxation: float = 0.5) -> Embeddings:
     kept: list[Embeddings] = []
 
     def keep(embeddings: Embeddings) -> Tensor:
         kept.append(embeddings)
         return embeddings.v.sum()
 
-    algorithm1(model, x, x_prime, relaxation, keep)
+    model(x, x_prime, relaxation, keep)
     return kept[0]
 
 

@@ -16,8 +16,7 @@ from lightning_fabric.plugins.precision import DoublePrecision
 from torch import Tensor, nn
 
 from stochcon.config import Backbone, Config, Latent
-from stochcon.method.algorithm1 import Embeddings, Objective, algorithm1
-from stochcon.method.model import StochCon
+from stochcon.method.algorithm1 import Algorithm1, Embeddings, Objective
 from stochcon.method.objective import decorrelation, multi_crop_info_nce
 from stochcon.parallel import gather, rank, synchronise_batch_norm, world_size
 from stochcon.train import gradcache
@@ -60,7 +59,7 @@ def step(name: str, chunks: int = 1, cached: bool = True) -> dict[str, Tensor]:
     config, n_local = CASES[name]
     fabric = launch("64-true")
     torch.manual_seed(0)
-    model = StochCon(config)
+    model = Algorithm1(config)
     top, bottom = torch.randn(2, N, 3, 16, 16), torch.randn(n_local, N, 3, 8, 8)
     if not n_local:
         top, bottom = top.split(1)
@@ -73,7 +72,7 @@ def step(name: str, chunks: int = 1, cached: bool = True) -> dict[str, Tensor]:
 
     def run(k: int, objective: Objective) -> Tensor:
         model.latent = replay(latent, noise[:, order[k]])
-        value: Tensor = network(algorithm1, x[:, order[k]], x_prime[:, order[k]], 0.5, objective)
+        value: Tensor = network(x[:, order[k]], x_prime[:, order[k]], 0.5, objective)
         return value
 
     if chunks > 1 and cached:

@@ -26,33 +26,38 @@ Objective = Callable[[Embeddings], Tensor]
 """Embeddings to the scalar that training minimises."""
 
 
-def algorithm1(model: StochCon, x: Tensor, x_prime: Tensor, relaxation: float, objective: Objective) -> Tensor:
-    """Run Algorithm 1 for one batch; the comments are the paper's lines.
+class Algorithm1(StochCon):
+    """The model in training: its forward is the paper's listing, and each comment is a line of it.
 
-    Args:
-        model: f, π, q, ρ and g.
-        x: Augmented images of the branch without a latent, (V, N, C, S, S).
-        x_prime: Those of the branch that passes through it, (V', N, C, S', S').
-        relaxation: The temperature of a relaxed latent.
-        objective: L, equation 1 over pairs of views.
-
-    Returns:
-        The loss to minimise, a scalar.
+    Fabric and DistributedDataParallel wrap a module's forward, so the listing runs on any number of processes.
 
     Example:
         >>> import torch
         >>> from stochcon.config import Config
         >>> from stochcon.method.objective import info_nce
         >>> views = torch.randn(2, 8, 3, 32, 32).split(1)
-        >>> loss = algorithm1(StochCon(Config()), *views, 1.0, lambda e: info_nce(e.v[0], e.v_prime[0]))
+        >>> loss = Algorithm1(Config())(*views, 1.0, lambda e: info_nce(e.v[0], e.v_prime[0]))
         >>> loss.shape
         torch.Size([])
     """
-    h, h_prime = model.f(x, x_prime)  # {h, h'} = {f(x̂), f(x̂')}
-    phi = model.phi(h_prime)  # φ' = π(h'), (optional) bottleneck projection
-    opposing = model.phi(h) if model.latent.reads_opposing else None  # section 4.2: the opposing view's σ
-    q = model.latent(phi, opposing, relaxation)
-    z = q.rsample()  # z' ~ q(z|x), pathwise differentiable
-    h_second = model.rho(z.to(h.dtype))  # h'' = ρ(z'), (optional) bottleneck upsampler
-    v, v_prime = model.g(h, h_second)  # {v, v'} = {g(h), g(h'')}
-    return objective(Embeddings(v, v_prime, model.latent.logits(phi)))  # min L_InfoNCE(v, v')
+
+    def forward(self, x: Tensor, x_prime: Tensor, relaxation: float, objective: Objective) -> Tensor:
+        """Run Algorithm 1 for one batch.
+
+        Args:
+            x: Augmented images of the branch without a latent, (V, N, C, S, S).
+            x_prime: Those of the branch that passes through it, (V', N, C, S', S').
+            relaxation: The temperature of a relaxed latent.
+            objective: L, equation 1 over pairs of views.
+
+        Returns:
+            The loss to minimise, a scalar.
+        """
+        h, h_prime = self.f(x, x_prime)  # {h, h'} = {f(x̂), f(x̂')}
+        phi = self.phi(h_prime)  # φ' = π(h'), (optional) bottleneck projection
+        opposing = self.phi(h) if self.latent.reads_opposing else None  # section 4.2: the opposing view's σ
+        q = self.latent(phi, opposing, relaxation)
+        z = q.rsample()  # z' ~ q(z|x), pathwise differentiable
+        h_second = self.rho(z.to(h.dtype))  # h'' = ρ(z'), (optional) bottleneck upsampler
+        v, v_prime = self.g(h, h_second)  # {v, v'} = {g(h), g(h'')}
+        return objective(Embeddings(v, v_prime, self.latent.logits(phi)))  # min L_InfoNCE(v, v')

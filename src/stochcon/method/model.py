@@ -1,15 +1,10 @@
 """Figure 1: the networks f, π, q, ρ and g, which both branches share."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 import torch
 from torch import Tensor, nn
 
 from stochcon.config import Config
 from stochcon.method import backbones, latents
-
-T = TypeVar("T")
 
 
 class BatchNormedLinear(nn.Module):
@@ -35,7 +30,7 @@ class BatchNormedLinear(nn.Module):
 class StochCon(nn.Module):
     """The networks of figure 1: backbone f, bottleneck π, latent q, upsampler ρ and head g.
 
-    SimCLR is the deterministic latent with the identity for π and ρ. Algorithm 1 is in `algorithm1`.
+    SimCLR is the deterministic latent with the identity for π and ρ. `Algorithm1` adds the paper's listing as forward.
 
     Args:
         config: The configuration, of which it reads `backbone`, `latent`, `head` and `data.channels`.
@@ -89,14 +84,6 @@ class StochCon(nn.Module):
         """Make v of the h of each branch, (V, N, H) to (V, N, head.dim); the head's batch norm sees them together."""
         sizes = [len(branch) for branch in branches]
         return [*self._over_views(self.head, torch.cat(branches)).split(sizes)]
-
-    def forward(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
-        """Call a function of this model, as in `model(embed, views)`.
-
-        Fabric and DistributedDataParallel wrap a module by its forward; so whatever is called through it, such as
-        Algorithm 1, runs on any number of processes and in any precision.
-        """
-        return function(self, *arguments, **named)
 
     @torch.no_grad()
     def calibrate(self, h: Tensor) -> None:

@@ -12,7 +12,7 @@ from stochcon import runs
 from stochcon.config import Config
 from stochcon.data.sets import load_training
 from stochcon.data.training_images import TrainingImages
-from stochcon.method.algorithm1 import Embeddings, Objective, algorithm1
+from stochcon.method.algorithm1 import Algorithm1, Embeddings, Objective
 from stochcon.method.model import StochCon
 from stochcon.method.objective import decorrelation, multi_crop_info_nce
 from stochcon.parallel import rank, restarted, synchronise_batch_norm, world_size
@@ -65,7 +65,7 @@ def pretrain(
     devices = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices):  # the caller's generators stay as they are
         torch.manual_seed(derive_seed(config.seed))
-        model = StochCon(config).to(memory_format=torch.channels_last).to(fabric.device)
+        model = Algorithm1(config).to(memory_format=torch.channels_last).to(fabric.device)
         if config.sync_batch_norm and world_size() > 1:
             synchronise_batch_norm(model)
         if config.compile:
@@ -117,20 +117,22 @@ def backward(
             active["active"] = (logits.detach() > 0).float().mean()
         return loss
 
-    def run(k: int, objective: Objective) -> Tensor:
+    def branches(k: int) -> tuple[Tensor, Tensor]:
         # Seeded here, so that a chunk that passes twice has the same views and the same noise.
         torch.manual_seed(derive_seed(config.seed, step, rank(), *([k] if config.chunk else [])))
         top, bottom = make_views(chunks[k], config.views)
         if not len(bottom):  # no multi-crop: the two global views are the branches
             top, bottom = top.split(1)
-        x, x_prime = (bottom, top) if config.latent.placement == "top" else (top, bottom)
-        loss: Tensor = network(algorithm1, x, x_prime, relaxation, objective)
+        return (bottom, top) if config.latent.placement == "top" else (top, bottom)
+
+    def run(k: int, objective: Objective) -> Tensor:
+        loss: Tensor = network(*branches(k), relaxation, objective)
         return loss
 
     chunks = images.split(config.chunk or len(images))
     if config.chunk:
         return gradcache.backward(fabric, network, run, len(chunks), objective), active
-    loss = run(0, objective)
+    loss = network(*branches(0), relaxation, objective)
     fabric.backward(loss)
     return loss.detach(), active
 
