@@ -23,7 +23,7 @@ class Frozen(BaseModel):
 
 
 class Data(Frozen):
-    """Which images, and the size of the square canvas that views are cut from."""
+    """The images, and the size of the square canvas that views are cut from."""
 
     name: Literal["photographs", "digits", "fashion-mnist", "cifar10", "folder"] = "photographs"
     root: Path | None = None
@@ -151,7 +151,7 @@ class Config(Frozen):
     """Cached gradients: images of each process in one pass, with batch statistics of their own; none: all."""
     seed: Annotated[int, Field(ge=0)] = 0
     sync_batch_norm: bool = True
-    """With several processes: batch norm's statistics over all of them."""
+    """Take batch norm's statistics over all processes."""
     precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
     compile: bool = False
     """Compile the network (needs a C++ compiler on a CPU)."""

@@ -37,7 +37,7 @@ SHARED = {"bits", "latent", "model", "size", "channels"}
 
 
 class Header(BaseModel):
-    """What a file of codes says about itself; the fields that `Codes` has too mean the same."""
+    """The metadata of a file of codes; the fields that `Codes` has too mean the same."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 

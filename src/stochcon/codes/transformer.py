@@ -17,7 +17,7 @@ from stochcon.recipebook import changed, recipe
 from stochcon.train.pretrain import pretrain
 
 OUTPUTS = {"bits": "code", "probabilities": "probabilities", "h": "h"}
-"""What `transform` can give, and the field of `stochcon.Features` that holds it."""
+"""The outputs of `transform`, and the field of `stochcon.Features` that holds it."""
 
 
 class StochConTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]

@@ -33,7 +33,7 @@ NAMES = {
     "z": "z, the latent's mean",
     "bits": "StochCon's bits",
 }
-"""What tables call each representation, in their order there."""
+"""The name of each representation in tables, in their order there."""
 MEASURES = {"linear": "linear", "knn": "kNN", "map": "mAP", "p10": "P@10", "p100": "P@100"}
 
 

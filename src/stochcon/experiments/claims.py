@@ -1,4 +1,4 @@
-"""What the paper claims, and the verdict of our runs on each claim.
+"""The paper's claims, and the verdict of our runs on each claim.
 
 Every claim is one number a seed and a threshold that it should exceed. The rule is the same for all: *held*
 if the 95 % t interval of the mean over seeds lies above the threshold, *not held* if it lies below, and *too

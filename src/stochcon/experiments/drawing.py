@@ -1,4 +1,4 @@
-"""What the figures' pictures have in common."""
+"""The parts that the figures' pictures share."""
 
 from collections.abc import Iterable, Sequence
 

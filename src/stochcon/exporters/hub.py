@@ -19,7 +19,7 @@ from stochcon.report import markdown
 
 CARD = "README.md"
 EXPECTED = {runs.MODEL, runs.CONFIG, runs.METRICS, CARD, ".git", ".gitattributes"}
-"""What the folder may hold already: an earlier export, or a clone of a repository on the Hub."""
+"""Files that the folder may hold already: an earlier export, or a clone of a repository on the Hub."""
 
 
 def to_hub(directory: Path | str, out: Path | str | None = None) -> Path:

@@ -12,12 +12,12 @@ from stochcon.method.model import StochCon
 
 
 class Embeddings(NamedTuple):
-    """What an objective reads of a batch."""
+    """The outputs of Algorithm 1 that an objective reads."""
 
     v: Tensor
-    """Of the branch without a latent, (V, N, head.dim)."""
+    """v of the branch without a latent, (V, N, head.dim)."""
     v_prime: Tensor
-    """Of the branch that passes through the latent, (V', N, head.dim)."""
+    """v' of the branch that passes through the latent, (V', N, head.dim)."""
     logits: Tensor
     """The latent's logits, or means, (V', N, D)."""
 
