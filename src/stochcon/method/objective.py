@@ -70,14 +70,15 @@ def multi_crop_info_nce(top: Tensor, bottom: Tensor, temperature: float = 0.2) -
         candidates = gather(views).transpose(0, 1).flatten(1, 2)  # (T + B, M, D)
         n, m = views.shape[1], candidates.shape[1]
         block = max(1, BLOCK // (4 * m))  # images of which a pair's similarities are in memory at a time
+        places = (torch.arange(n, device=top.device) + rank() * n).split(block)
         losses = []
         for pair in ([a, w] for a in range(len(top)) for w in range(a + 1, len(views))):
-            for i in torch.arange(n, device=top.device).split(block):
-                of_block = views[pair][:, i], candidates[pair], i + rank() * n, temperature
-                again = block < n  # computed once more for the gradient, instead of kept
-                losses.append(
-                    checkpoint(equation_1, *of_block, use_reentrant=False) if again else equation_1(*of_block)
-                )
+            v, others = views[pair], candidates[pair]
+            for some, i in zip(v.split(block, dim=1), places, strict=True):
+                if block < n:  # computed once more for the gradient, instead of kept
+                    losses.append(checkpoint(equation_1, some, others, i, temperature, use_reentrant=False))
+                else:
+                    losses.append(equation_1(some, others, i, temperature))
     return torch.cat(losses, dim=1).mean()
 
 
