@@ -5,6 +5,7 @@ import torch
 from lightning_fabric import Fabric
 
 from stochcon.experiments.plans import TIERS, bernoulli
+from stochcon.method.algorithm1 import Algorithm1
 from stochcon.method.model import StochCon
 from stochcon.train.loop import build_optimizer
 from stochcon.train.pretrain import backward
@@ -29,7 +30,7 @@ def test_one_step_at_full_width(data: str) -> None:
     views = cell.config.views.model_copy(update={"local_views": 2 if "imagenet" in data else 8})
     config = cell.config.model_copy(update={"views": views})
     torch.manual_seed(0)
-    model = StochCon(config).to(memory_format=torch.channels_last)
+    model = Algorithm1(config).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(model, config.optimizer)
     images = torch.randint(0, 256, (2, 3, config.data.size, config.data.size), dtype=torch.uint8)
     matrices = [p for p in model.parameters() if p.ndim > 1]  # norms that end a residual branch start at zero
