@@ -1,6 +1,7 @@
-"""Codes for tests: random, and complete in every field."""
+"""Codes for tests, random and complete in every field, and runs that make some."""
 
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stochcon.codes.packed import Codes
+from stochcon.config import Latent
+from stochcon.recipebook import recipe
+from tests.shared import write_run
 
+BITS = 13
 sizes = st.integers(1, 4096) | st.integers(1, 70)
 
 
@@ -28,6 +33,10 @@ def make_gaussian(n: int, d: int, seed: int = 0) -> Codes:
     mean, variance = np.random.default_rng(seed).normal(size=(2, n, d)).astype(np.float16)
     made = make(n, d, seed, latent="gaussian", mean=mean, variance=variance**2)
     return replace(made, packed=Codes.pack(mean > 0, made.ids.tolist()).packed)
+
+
+def untrained(directory: Path, seed: int = 0, **latent: Any) -> Path:
+    return write_run(directory, recipe("digits", latent=Latent(**{"dim": BITS} | latent)), seed)
 
 
 def same(a: Codes, b: Codes) -> bool:

@@ -75,26 +75,21 @@ READERS: dict[str, Callable[[Path], dict[str, list[Any]]]] = {
 }
 
 
+@pytest.mark.parametrize("kind", [make, make_gaussian])
 @settings(max_examples=15)
 @given(d=sizes, n=st.integers(0, 9), seed=st.integers(0, 99))
 @pytest.mark.parametrize("reader", READERS)
-def test_others_read_the_file(folder: Path, reader: str, d: int, n: int, seed: int) -> None:
-    made = make(n, d, seed)
+def test_others_read_the_file(
+    folder: Path, reader: str, d: int, n: int, seed: int, kind: Callable[[int, int, int], Codes]
+) -> None:
+    made = kind(n, d, seed)
     write(made, folder / "codes.parquet")
     columns = READERS[reader](folder / "codes.parquet")
-    assert list(columns) == ["id", "code", "uncertainty"]
+    assert list(columns) == ["id", "code", "uncertainty", *made.moments]
     assert columns["id"] == made.ids.tolist()
     assert columns["uncertainty"] == made.uncertainty.tolist()
     packed = np.array([list(code) for code in columns["code"]], np.uint8).reshape(n, -(-d // 8))
     assert (np.unpackbits(packed, axis=1, count=d, bitorder="little") == made.unpack()).all()
-
-
-@pytest.mark.parametrize("reader", READERS)
-def test_others_read_a_gaussians_moments(reader: str, tmp_path: Path) -> None:
-    made = make_gaussian(20, 13)
-    write(made, tmp_path / "codes.parquet")
-    columns = READERS[reader](tmp_path / "codes.parquet")
-    assert list(columns) == ["id", "code", "uncertainty", "mean", "variance"]
     for name, values in made.moments.items():
         assert [list(row) for row in columns[name]] == values.tolist()
 

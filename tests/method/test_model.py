@@ -148,16 +148,26 @@ def test_calibration_sets_the_thresholds_by_plain_images() -> None:
     torch.testing.assert_close(model.pi(h).mean(0), torch.zeros(D), atol=1e-5, rtol=0)
     torch.testing.assert_close(model.pi(h).std(0), torch.full((D,), 2.0), atol=0.01, rtol=0)
 
-    model = build(kind="gaussian", dim=D).eval()
-    before = model.rho(model.latent.mean(model.pi(h)))
-    model.calibrate(h)
-    torch.testing.assert_close(model.latent.mean(model.pi(h)).mean(0), torch.zeros(D), atol=1e-5, rtol=0)
-    torch.testing.assert_close(model.rho(model.latent.mean(model.pi(h))), before, atol=1e-5, rtol=1e-5)
-
     plain = build(kind="bernoulli", dim=D).eval()
     state = {key: value.clone() for key, value in plain.state_dict().items()}
     plain.calibrate(h)
     assert all(value.equal(state[key]) for key, value in plain.state_dict().items())
+
+
+@pytest.mark.parametrize("variance", ["own", "cross"])
+@torch.no_grad()
+def test_a_gaussians_zero_is_the_mean_of_plain_images_and_nothing_else_changes(variance: str) -> None:
+    model = build(kind="gaussian", variance=variance, dim=D).eval()
+    h, noise = torch.randn(100, WIDTH) + 1, torch.randn(D)
+
+    def output() -> Tensor:
+        q = model.latent(model.pi(h), opposing=model.pi(h.flip(0)))
+        return model.rho(q.mean + q.stddev * noise)
+
+    before = output()
+    model.calibrate(h)
+    torch.testing.assert_close(model.latent.mean(model.pi(h)).mean(0), torch.zeros(D), atol=1e-5, rtol=0)
+    torch.testing.assert_close(output(), before, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
