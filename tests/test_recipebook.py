@@ -51,8 +51,3 @@ def test_what_is_not_right_is_refused_in_one_line(fields: dict[str, Any], messag
     with pytest.raises(ValueError) as refused:
         recipe("digits", **fields)
     assert str(refused.value).startswith(message) and "\n" not in str(refused.value)
-
-
-def test_an_unknown_recipe_is_refused() -> None:
-    with pytest.raises(ValueError, match="there is no recipe 'digit'; there are photographs, digits"):
-        recipe("digit")

@@ -178,17 +178,6 @@ def test_where_no_box_fits_the_largest_central_one_is_taken(canvas: tuple[int, i
     assert ours.equal(theirs)
 
 
-SPACE = Views(**NOTHING | {"flip": 0.5, "blur": (1, 1, 1), "blur_sigma": (5, 40)})
-COLOUR = plain(jitter=1, brightness=0, contrast=0.9, saturation=0.9, hue=0.5)
-
-
-@pytest.mark.parametrize(("colour", "config"), [((200, 100, 30), SPACE), ((100, 100, 100), COLOUR)])
-def test_constant_images_stay_as_they_are(colour: tuple[int, int, int], config: Views) -> None:
-    images = torch.tensor(colour, dtype=torch.uint8)[:, None, None].expand(64, 3, 24, 24)
-    for made in make_views(images, config):
-        assert_close(made, (images[0, :, :1, :1] / 255).expand_as(made), rtol=0, atol=1e-5)
-
-
 def test_brightness_scales_and_clamps() -> None:
     images = torch.tensor([220, 110, 55], dtype=torch.uint8)[:, None, None].expand(200, 3, 8, 8)
     made = all_views(images, plain(jitter=1, brightness=0.4, contrast=0, saturation=0, hue=0))

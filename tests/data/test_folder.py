@@ -66,14 +66,6 @@ def test_split_folders(tmp_path: Path) -> None:
     assert refusal(folder(tmp_path)).startswith(f"data.root: {tmp_path} has extra beside split folders")
 
 
-def test_the_test_folder_is_not_read_before_the_test_split(tmp_path: Path) -> None:
-    for name in ("train", "val", "test"):
-        picture(tmp_path / name / "a.png")
-    (tmp_path / "test" / "a.png").write_bytes(b"unreadable")
-    assert load_data(folder(tmp_path), "train").skipped == load_data(folder(tmp_path), "validation").skipped == ()
-    assert refusal(folder(tmp_path), "test").endswith("the first is test/a.png: not an image")
-
-
 @settings(max_examples=25)
 @given(st.sets(st.integers(0, 99), min_size=1), st.sets(st.integers(0, 99)))
 def test_an_image_stays_in_its_split(some: set[int], others: set[int]) -> None:

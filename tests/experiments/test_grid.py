@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from stochcon.experiments.paper import FIGURES
 from stochcon.experiments.plans import SIMCLR, TIERS, Plan, bernoulli, gaussian
 from stochcon.method.model import StochCon
 from stochcon.train.pretrain import pretrain
-from tests.experiments.toy import TOY, seeds, tiny
+from tests.experiments.toy import seeds
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,23 +70,6 @@ def test_two_jobs_at_a_time(empty: Path, capfd: pytest.CaptureFixture[str]) -> N
     assert len(lines) == 3
     assert "run 3 of 3" in "".join(lines)
     assert lines[-1].endswith("minutes left")
-
-
-@pytest.mark.parametrize(
-    ("changed", "named"),
-    [
-        (
-            replace(TOY, config=tiny().model_copy(update={"temperature": 0.5})),
-            "temperature = 0.2, which is now 0.5",
-        ),
-        (replace(TOY, batch_size=25), "batch_size = 50, which is now 25"),
-    ],
-)
-def test_a_grid_whose_recipe_changed_is_refused_before_anything_runs(copy: Path, changed: Plan, named: str) -> None:
-    shutil.rmtree("runs")
-    with pytest.raises(ValueError, match=named):
-        run_grid(all_cells(changed.with_seeds(range(2))), jobs=1, command="test")
-    assert not Path("runs").exists()
 
 
 def test_a_result_with_a_field_that_is_not_known_is_refused_by_its_name(copy: Path) -> None:

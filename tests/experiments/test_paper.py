@@ -12,6 +12,8 @@ from PIL import Image
 from stochcon.cli import main
 from stochcon.experiments import plans
 from stochcon.experiments.paper import FIGURES, PAGES, paper
+from stochcon.experiments.plans import Plan
+from stochcon.recipebook import changed
 from tests.experiments.conftest import PAGE
 from tests.experiments.toy import TOY, seeds
 from tests.shared import error
@@ -60,14 +62,22 @@ def test_a_figure_of_which_no_seed_is_whole_is_not_drawn(copy: Path) -> None:
     assert drawn == {f"{name}-digits.png" for name in FIGURES} - {"figure4-digits.png"}
 
 
-def test_a_recipe_that_changed_is_refused(
-    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("plan", "named"),
+    [
+        (replace(TOY, config=changed(TOY.config, {"temperature": 0.5})), "temperature = 0.2, which is now 0.5"),
+        (replace(TOY, batch_size=25), "batch_size = 50, which is now 25"),
+    ],
+    ids=["temperature", "batch size"],
+)
+def test_a_recipe_that_changed_is_refused_before_anything_runs(
+    plan: Plan, named: str, copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    changed = replace(TOY, config=TOY.config.model_copy(update={"temperature": 0.5}))
-    monkeypatch.setitem(plans.TIERS, "toy", {"digits": changed})
+    shutil.rmtree("runs")
+    monkeypatch.setitem(plans.TIERS, "toy", {"digits": plan})
     for option in ("--seeds=2", "--redraw"):
-        said = error(capsys, "paper", "figure2", "--tier", "toy", option)
-        assert "temperature = 0.2, which is now 0.5" in said
+        assert named in error(capsys, "paper", "all", "--tier", "toy", option)
+    assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize(
