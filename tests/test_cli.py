@@ -228,18 +228,3 @@ def test_a_run_that_is_told_to_stop_says_how_to_go_on(stop: signal.Signals, run:
     told = job.communicate(timeout=60)[1]
     hint = f"interrupted; stochcon pretrain --resume {out} goes on from the last checkpoint"
     assert (job.returncode, told) == (130, f"stochcon: {hint}\n")
-
-
-def test_a_library_leaves_the_process_alone() -> None:
-    """Training from Python changes neither the signals' handlers nor the scheduler's policy."""
-    code = f"""
-import os, signal, tempfile, stochcon
-def settings():
-    policy = os.sched_getscheduler(0) if hasattr(os, "sched_getscheduler") else None
-    return signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), policy
-before = settings()
-config = stochcon.recipe("digits", **{TINY})
-stochcon.pretrain(config, tempfile.mkdtemp() + "/run", progress=False)
-assert settings() == before
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -11,7 +11,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from stochcon.config import Backbone, Config, Data, Latent, Views
 from stochcon.method import backbones
 from stochcon.method.algorithm1 import Algorithm1, Embeddings
-from stochcon.method.model import BatchNormedLinear
 from stochcon.method.objective import multi_crop_info_nce
 from tests.method.replay import replay
 
@@ -184,20 +183,6 @@ def test_an_identity_that_does_not_fit_is_refused(latent: dict[str, Any], line: 
         build(**latent, projection="identity")
 
 
-def test_resnet18_with_the_small_stem_trains_on_a_true_multi_crop() -> None:
-    model = build("resnet18", dim=64)
-    out = embed(model, draw_views(8, 16, n=2), draw_views(2, 32, n=2))
-    multi_crop_info_nce(out.v_prime, out.v).backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-
-
-def test_resnet50_at_full_width() -> None:
-    f = backbones.build(Backbone(name="resnet50"), channels=3).eval()
-    assert backbones.width(f) == 2048
-    with torch.no_grad():
-        assert f(torch.randn(1, 3, 32, 32)).shape == (1, 2048)
-
-
 @pytest.mark.parametrize(("stem", "side"), [("small", 4), ("standard", 1)])
 def test_the_small_stem_keeps_the_resolution(stem: Literal["small", "standard"], side: int) -> None:
     f = backbones.build(Backbone(name="resnet18", stem=stem), channels=3).eval()
@@ -242,7 +227,3 @@ def test_folded_batch_norm_leaves_h_as_it_is(name: str) -> None:
     assert expected.std() > 0.1
     other = backbones.build(Backbone(name="test_vit", stem="standard"), channels=3)
     assert backbones.folded(other) is other
-
-
-def test_a_batch_normed_linear_has_no_bias_to_lose() -> None:
-    assert [name for name, _ in BatchNormedLinear(4, 2, 1.0).named_parameters()] == ["linear.weight"]

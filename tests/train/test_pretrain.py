@@ -5,24 +5,17 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import signal
-import subprocess
-import sys
-import time
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from stochcon import atomic, runs
 from stochcon.config import Config
 from stochcon.data.sets import load_data
-from stochcon.data.training_images import TrainingImages
 from stochcon.evaluation.features import extract
 from stochcon.method.model import StochCon
 from stochcon.recipebook import recipe
@@ -39,7 +32,6 @@ TINY: dict[str, Any] = {
     "checkpoint_every": 2,
     "log_every": 2,
 }
-STEPS = 12
 
 
 def tiny(**changes: Any) -> Config:
@@ -79,23 +71,6 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(finished: Pat
     assert digest(train(tmp_path / "other", tiny(seed=1))) != digest(finished)
 
 
-def test_killed_in_mid_epoch_and_resumed_ends_with_the_same_bits(finished: Path, tmp_path: Path) -> None:
-    run = tmp_path / "killed"
-    code = (
-        f"from stochcon import pretrain; from stochcon.config import Config; import torch; torch.set_num_threads(1); \
-        pretrain(Config.model_validate_json({tiny().model_dump_json()!r}), {str(run)!r}, progress=False)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code])
-    while process.poll() is None and not (run / runs.CHECKPOINT).exists():
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert 0 < int(runs.read_tensors(run / runs.CHECKPOINT)[1]["step"]) < STEPS
-    assert not (run / runs.MODEL).exists()
-    assert digest(train(run, tiny(), resume=True)) == digest(finished)
-    assert [line["step"] for line in log(run)] == [2, 4, 6, 8, 10, 12]
-
-
 def test_a_partial_checkpoint_of_a_killed_process_does_not_stay(tmp_path: Path) -> None:
     partial = tmp_path / "run" / "checkpoint" / "last.safetensors.0a1b2c3d.partial"
     partial.parent.mkdir(parents=True)
@@ -116,7 +91,9 @@ def test_resumes_from_any_checkpoint(finished: Path, tmp_path: Path, stop: int) 
     with pytest.raises(Stop):
         train(tmp_path / "run", tiny(), observe=observe)
     assert int(runs.read_tensors(tmp_path / "run" / runs.CHECKPOINT)[1]["step"]) == stop // 2 * 2
+    assert not (tmp_path / "run" / runs.MODEL).exists()
     assert digest(train(tmp_path / "run", tiny(), resume=True)) == digest(finished)
+    assert [line["step"] for line in log(tmp_path / "run")] == [2, 4, 6, 8, 10, 12]
 
 
 def test_every_epoch_shows_every_image_once_in_a_new_order() -> None:
@@ -163,19 +140,8 @@ def test_own_variance_collapses_and_cross_variance_does_not(tmp_path: Path) -> N
     assert relative["cross"] > 1
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"latent.kind": "deterministic"},
-        {"latent.kind": "gaussian"},
-        {"precision": "bf16-mixed"},
-        {"precision": "64-true", "latent.kind": "gaussian"},
-        {"optimizer": {"name": "lars", "lr": 0.1}},
-        {"chunk": 8},
-    ],
-    ids=str,
-)
-def test_other_latents_precisions_optimizers_and_chunks_train(changes: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("changes", [{"latent.kind": "deterministic"}, {"precision": "bf16-mixed"}], ids=str)
+def test_simclr_and_half_precision_train(changes: dict[str, Any], tmp_path: Path) -> None:
     lines = log(train(tmp_path / "run", tiny(**changes)))
     assert lines[-1]["loss"] < 1.5 * lines[0]["loss"]
     assert ("active" in lines[0]) == (changes.get("latent.kind") is None)
@@ -237,38 +203,3 @@ def test_a_checkpoint_of_other_images_or_another_model_is_refused(finished: Path
         atomic.write(tmp_path / name / runs.CHECKPOINT, checkpoint)
         with pytest.raises(ValueError, match=line):
             train(tmp_path / name, tiny(**changes), resume=True)
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """A folder of 30 pictures and three files that are none."""
-    rng = np.random.default_rng(0)
-    for i in range(30):
-        folder = tmp_path / "images" / ("one" if i < 15 else "two")
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(folder / f"{i}.png")
-    images = tmp_path / "images"
-    whole = (images / "one" / "1.png").read_bytes()
-    (images / "one" / "cut.png").write_bytes(whole[: len(whole) // 2])
-    (images / "one" / "empty.jpg").write_bytes(b"")
-    (images / "two" / "text.jpg").write_text("not an image")
-    return images
-
-
-def test_unreadable_images_are_skipped_and_listed(pictures: Path, tmp_path: Path) -> None:
-    data = {"name": "folder", "root": pictures, "max_bad": 0.2, "size": 16}
-    config = recipe(
-        "folder", **{**TINY, "data": data, "batch_size": 8, "views.global_size": 16} | {"views.local_size": 8}
-    )
-    run = train(tmp_path / "run", Config.model_validate(config.model_dump() | {"data": data}))
-    skipped = [line.split("\t")[0] for line in (run / "skipped.txt").read_text().splitlines()]
-    assert skipped and {*skipped} <= {"one/cut.png", "one/empty.jpg", "two/text.jpg"}
-
-
-def test_images_of_ones_own_are_trained_on(finished: Path, tmp_path: Path) -> None:
-    from stochcon.data.images import list_pictures
-
-    config = tiny()
-    arrays = load_data(config.data, "train").pixels
-    images = TrainingImages(list_pictures(arrays, config.data.size), config.data)
-    assert digest(train(tmp_path / "run", config, images=images)) == digest(finished)
