@@ -1,6 +1,7 @@
 """What several test files do alike."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +10,14 @@ from stochcon import runs
 from stochcon.cli import main
 from stochcon.config import Config
 from stochcon.method.model import StochCon
+from stochcon.recipebook import recipe
+
+
+def tiny_digits(**changes: Any) -> Config:
+    """A network for digits of 8 pixels that is pretrained in a fraction of a second."""
+    sizes = {"data.size": 8, "views.global_size": 8, "views.local_size": 4, "views.local_views": 0}
+    network = {"backbone.width": 4, "head": {"hidden": 8, "dim": 4}, "epochs": 1}
+    return recipe("digits", **sizes | network | changes)
 
 
 def write_run(directory: Path, config: Config, seed: int = 0) -> Path:

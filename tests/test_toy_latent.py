@@ -28,13 +28,8 @@ class LaplaceLatent(Latent):
 
 def test_a_new_latent_is_one_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(LATENTS, "laplace", LaplaceLatent)
-    settings = stochcon.recipe("digits").model_copy(
-        update={
-            "latent": config.Latent(kind="laplace", dim=11),
-            "backbone": config.Backbone(width=4),
-            "epochs": 1,
-        }
-    )
+    small = {"backbone.width": 4, "epochs": 1}
+    settings = stochcon.recipe("digits", latent=config.Latent(kind="laplace", dim=11), **small)
     run = stochcon.pretrain(settings, tmp_path / "run", progress=False)
     metrics = stochcon.evaluate(run, "validation", progress=False)
     assert metrics["knn.z"] > 15 and "knn.bits" not in metrics, "its z is real numbers"

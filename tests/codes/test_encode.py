@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from tests.shared import error
 
 
 @pytest.mark.parametrize("latent", [{}, {"kind": "gaussian", "variance": "cross"}], ids=["bernoulli", "gaussian"])
-def test_a_data_set_becomes_the_bits_of_its_features(latent: dict[str, str], tmp_path: Path) -> None:
+def test_a_data_set_becomes_the_bits_of_its_features(latent: dict[str, Any], tmp_path: Path) -> None:
     run, out = untrained(tmp_path / "run", **latent), tmp_path / "codes.parquet"
     assert encode(run, "digits", out, "test", progress=False) == (out, 360, None)
     made = read_codes(out, model=model_hash(run))

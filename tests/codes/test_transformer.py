@@ -15,25 +15,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
 
 from stochcon import StochConTransformer, load, pretrain
-from stochcon import recipebook as recipes
-from stochcon.config import Backbone, Config, Head, Latent
+from stochcon.config import Config, Latent
 from stochcon.data import sets as data
-from tests.shared import write_run
+from tests.shared import tiny_digits, write_run
 
 
 def tiny(**latent: Any) -> Config:
-    """A net that is pretrained in a fraction of a second."""
-    base = recipes.digits()
-    return base.model_copy(
-        update={
-            "data": base.data.model_copy(update={"size": 8}),
-            "views": base.views.model_copy(update={"global_size": 8, "local_size": 4, "local_views": 0}),
-            "backbone": Backbone(width=4),
-            "latent": Latent(dim=5, **latent),
-            "head": Head(hidden=8, dim=4),
-            "epochs": 1,
-        }
-    )
+    return tiny_digits(latent=Latent(dim=5, **latent))
 
 
 def test_scikit_learn_checks_it() -> None:

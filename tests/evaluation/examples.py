@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from stochcon.config import Backbone, Config
+from stochcon.config import Config
 from stochcon.recipebook import recipe
 
 
@@ -16,11 +16,5 @@ def blobs(n: int, dim: int, seed: int) -> tuple[Tensor, Tensor]:
 
 def tiny(kind: str, dim: int, limit: int, seed: int = 0) -> Config:
     """Configure a network of width 1 on so many digits."""
-    base = recipe("digits")
-    update = {
-        "data": base.data.model_copy(update={"limit": limit}),
-        "latent": base.latent.model_copy(update={"kind": kind, "dim": dim}),
-        "backbone": Backbone(width=1),
-        "seed": seed,
-    }
-    return base.model_copy(update=update)
+    latent = {"latent.kind": kind, "latent.dim": dim}
+    return recipe("digits", seed=seed, **latent, **{"data.limit": limit, "backbone.width": 1})

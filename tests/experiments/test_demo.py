@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stochcon.config import Backbone, Config, changes
+from stochcon.config import Config, changes
 from stochcon.experiments.demo import baseline, compare, demo, distinct, informative
 from stochcon.recipebook import recipe
 from tests.shared import error
@@ -15,9 +15,7 @@ from tests.shared import error
 
 @pytest.fixture
 def tiny() -> Config:
-    base = recipe("photographs")
-    data = base.data.model_copy(update={"limit": 360})
-    return base.model_copy(update={"data": data, "backbone": Backbone(width=4), "batch_size": 36, "epochs": 1})
+    return recipe("photographs", batch_size=36, epochs=1, **{"data.limit": 360, "backbone.width": 4})
 
 
 def test_the_demo_leaves_a_table_and_a_picture(

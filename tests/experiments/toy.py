@@ -4,25 +4,15 @@ from dataclasses import replace
 from typing import Any
 
 from stochcon import atomic
-from stochcon.config import Backbone, Config, Head
+from stochcon.config import Config
 from stochcon.experiments.cell import Cell
 from stochcon.experiments.plans import PHOTOGRAPHS, SIMCLR, Plan, bernoulli
 from stochcon.recipebook import recipe
 
 
 def tiny() -> Config:
-    base = recipe("digits")
-    return base.model_copy(
-        update={
-            "recipe": "toy-digits",
-            "data": base.data.model_copy(update={"limit": 100}),
-            "views": base.views.model_copy(update={"local_views": 1}),
-            "backbone": Backbone(width=2),
-            "head": Head(hidden=8, dim=4),
-            "epochs": 2,
-            "batch_size": 50,
-        }
-    )
+    network = {"views.local_views": 1, "backbone.width": 2, "head": {"hidden": 8, "dim": 4}}
+    return recipe("digits", recipe="toy-digits", epochs=2, batch_size=50, **network, **{"data.limit": 100})
 
 
 TOY: Plan = replace(
