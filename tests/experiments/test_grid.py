@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from stochcon import atomic, runs
-from stochcon.experiments.cell import Cell
 from stochcon.experiments.grid import read, run, run_grid
 from stochcon.experiments.measure import count_active
 from stochcon.experiments.paper import FIGURES
-from stochcon.experiments.plans import SIMCLR, TIERS, Plan, bernoulli, gaussian
+from stochcon.experiments.plans import SIMCLR, TIERS, Cell, Plan, bernoulli, gaussian
 from stochcon.method.model import StochCon
 from stochcon.train.pretrain import pretrain
 from tests.experiments.toy import seeds

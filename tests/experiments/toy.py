@@ -5,8 +5,7 @@ from typing import Any
 
 from stochcon import atomic
 from stochcon.config import Config
-from stochcon.experiments.cell import Cell
-from stochcon.experiments.plans import PHOTOGRAPHS, SIMCLR, Plan, bernoulli
+from stochcon.experiments.plans import PHOTOGRAPHS, SIMCLR, Cell, Plan, bernoulli
 from stochcon.recipebook import recipe
 
 

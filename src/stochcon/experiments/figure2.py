@@ -5,10 +5,8 @@ from collections.abc import Callable
 import pandas as pd
 from matplotlib.figure import Figure
 
-from stochcon.experiments.cell import Cell
-from stochcon.experiments.drawing import line, log_ticks
-from stochcon.experiments.plans import Model, Plan, bernoulli, gaussian
-from stochcon.experiments.results import probed, shown
+from stochcon.experiments.plans import Cell, Model, Plan, bernoulli, gaussian
+from stochcon.experiments.results import line, log_ticks, probed, shown
 
 TITLE = "Figure 2: bottlenecks, and a forest on few units"
 PUBLISHED = (

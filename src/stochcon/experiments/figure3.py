@@ -5,10 +5,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stochcon.experiments.cell import Cell
-from stochcon.experiments.drawing import line, log_ticks
-from stochcon.experiments.plans import Model, Plan, gaussian
-from stochcon.experiments.results import probed, shown
+from stochcon.experiments.plans import Cell, Model, Plan, gaussian
+from stochcon.experiments.results import line, log_ticks, probed, shown
 
 TITLE = "Figure 3: the Gaussian's variance"
 PUBLISHED = (

@@ -3,10 +3,8 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from stochcon.experiments.cell import Cell
-from stochcon.experiments.drawing import line
-from stochcon.experiments.plans import Model, Plan, bernoulli
-from stochcon.experiments.results import shown, values
+from stochcon.experiments.plans import Cell, Model, Plan, bernoulli
+from stochcon.experiments.results import line, shown, values
 
 TITLE = "Figure 4: active bits along training"
 PUBLISHED = (

@@ -3,10 +3,8 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from stochcon.experiments.cell import Cell
-from stochcon.experiments.drawing import line
-from stochcon.experiments.plans import SIMCLR, Plan, bernoulli
-from stochcon.experiments.results import best, interval, shown, values
+from stochcon.experiments.plans import SIMCLR, Cell, Plan, bernoulli
+from stochcon.experiments.results import best, interval, line, shown, values
 from stochcon.experiments.table1 import SUPERVISED
 
 TITLE = "Figure 5: more fine-tuning of SimCLR, and a supervised Bernoulli layer"

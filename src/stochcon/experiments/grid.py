@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from stochcon import atomic
 from stochcon.config import Config, changes, explain
-from stochcon.experiments.cell import RESULTS, Cell
 from stochcon.experiments.measure import measure
+from stochcon.experiments.plans import RESULTS, Cell
 from stochcon.parallel import rank
 
 

@@ -13,7 +13,7 @@ from stochcon.data import sets as data
 from stochcon.data.images import stratified_subset
 from stochcon.evaluation import probes
 from stochcon.evaluation.features import aggregate_variance, count_bits, extract
-from stochcon.experiments.cell import Cell
+from stochcon.experiments.plans import Cell
 from stochcon.method.latents import LATENTS
 from stochcon.method.model import StochCon
 from stochcon.parallel import rank

@@ -11,9 +11,8 @@ import pandas as pd
 
 from stochcon import atomic, report
 from stochcon.experiments import claims, figure2, figure3, figure4, figure5, results, table1
-from stochcon.experiments.cell import RESULTS, Cell
 from stochcon.experiments.grid import read, run_grid
-from stochcon.experiments.plans import TIERS, Plan
+from stochcon.experiments.plans import RESULTS, TIERS, Cell, Plan
 
 MODULES = (table1, figure2, figure3, figure4, figure5)
 FIGURES: dict[str, ModuleType] = {module.__name__.rpartition(".")[2]: module for module in MODULES}

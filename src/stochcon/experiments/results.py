@@ -1,15 +1,16 @@
-"""All results as one tidy frame, and what tables and figures read from it."""
+"""All results as one tidy frame, and how tables and figures read and show them."""
 
 import json
 import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from scipy.stats import t
 
-from stochcon.experiments.cell import RESULTS
-from stochcon.experiments.plans import Model, Plan
+from stochcon.experiments.plans import RESULTS, Model, Plan
 from stochcon.train.classifier import Mode
 
 COLUMNS = ["data", "model", "task", "labels", "epochs", "seed", "metric", "value"]
@@ -98,3 +99,17 @@ def shown(values: pd.Series, digits: int = 1) -> str | None:
     mean, half, n = interval(values)
     spread = f" ± {half:.{digits}f}" if n > 1 else ""
     return f"{mean:.{digits}f}{spread}" if n else None
+
+
+def line(axis: Axes, x: Sequence[float], y: Iterable[pd.Series], label: str) -> None:
+    """Draw means over seeds with their 95 % intervals: no bar for one seed, and no point for none."""
+    found = [interval(values) for values in y]
+    half = [half if n > 1 else 0.0 for _, half, n in found]
+    axis.errorbar(x, [mean for mean, _, _ in found], half, label=label, elinewidth=0.9)
+
+
+def log_ticks(axis: Axes, places: Iterable[float]) -> None:
+    """Make the x axis logarithmic, with ticks at these places alone."""
+    axis.set_xscale("log")
+    axis.set_xticks([*places], [f"{place:g}" for place in places])
+    axis.minorticks_off()

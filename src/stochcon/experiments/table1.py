@@ -3,10 +3,8 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from stochcon.experiments.cell import Cell
-from stochcon.experiments.drawing import line, log_ticks
-from stochcon.experiments.plans import EXTENDED, SIMCLR, Model, Plan, bernoulli, gaussian
-from stochcon.experiments.results import best, shown
+from stochcon.experiments.plans import EXTENDED, SIMCLR, Cell, Model, Plan, bernoulli, gaussian
+from stochcon.experiments.results import best, line, log_ticks, shown
 from stochcon.method.latents import LATENTS
 from stochcon.train.classifier import Mode
 

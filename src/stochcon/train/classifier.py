@@ -48,17 +48,17 @@ class Classifier(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Return each head's scores, (N, classes), of images (N, C, S, S)."""
-        return self._scores(self.backbone(images))
+        """Return each head's scores, (N, classes), of images (N, C, S, S).
 
-    def _scores(self, h: Tensor) -> dict[str, Tensor]:
-        scores = {"top1": self.heads["top1"](self.z(h))}
-        return scores | ({"h": self.heads["h"](h.detach())} if "h" in self.heads else {})
-
-    def readings(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the same, and `bits`: what the head on z makes of the deterministic bits of a binary latent."""
+        In evaluation they have `bits` too: what the head on z makes of the deterministic bits of a binary latent.
+        """
         h = self.backbone(images)
-        return self._scores(h) | ({"bits": self.heads["top1"](self.bits(h))} if self.latent.binary else {})
+        scores = {"top1": self.heads["top1"](self.z(h))}
+        if "h" in self.heads:
+            scores["h"] = self.heads["h"](h.detach())
+        if self.latent.binary and not self.training:
+            scores["bits"] = self.heads["top1"](self.bits(h))
+        return scores
 
     def z(self, h: Tensor) -> Tensor:
         """Return what the head reads of h (N, H)."""

@@ -233,7 +233,7 @@ def accuracy(classifier: Classifier, pixels: Tensor, labels: Tensor, views: View
     right: Counter[str] = Counter()
     for batch, truth in zip(pixels.split(512), labels.split(512), strict=True):
         images = eval_view(batch.to(weight.device), views).to(weight, memory_format=torch.channels_last)
-        for name, scores in classifier.readings(images).items():
+        for name, scores in classifier(images).items():
             right[name] += int((scores.argmax(1).cpu() == truth).sum())
     return {name: round(100 * count / len(labels), 2) for name, count in right.items()}
 
