@@ -38,17 +38,15 @@ def evaluate(
     if not directories or (not curve and (len(directories) > 1 or baseline)):
         raise ValueError("evaluate needs the directory of one run; several, and --baseline, are for --curve")
     with computing():
+        from stochcon.evaluation import curve as curves
+        from stochcon.evaluation import evaluate as scoring
+
         if curve:
-            from stochcon.evaluation import curve as curves
-            from stochcon.evaluation.evaluate import file_of_split
-
             curves.show(stochcon.curve(directories, baseline, split, progress=not quiet))
-            print(f"\nThe picture is {file_of_split(directories[0], curves.PICTURE, split)}")
+            print(f"\nThe picture is {scoring.file_of_split(directories[0], curves.PICTURE, split)}")
         else:
-            from stochcon.evaluation.evaluate import show
-
             metrics = stochcon.evaluate(directories[0], split, progress=not quiet)
-            show(metrics, f"{directories[0]}, {split} images")
+            scoring.show(metrics, f"{directories[0]}, {split} images")
 
 
 def classify(
@@ -81,18 +79,10 @@ def classify(
         out: Where classify-MODE-LABELS.json and the trials go; by default the run's directory.
         quiet: Show no progress bar.
     """
-    tried: dict[str, Any] = {"epochs": epochs, "lr": lr, "weight_decay": weight_decay, "crop": crop}
+    settings: dict[str, Any] = {"labels": labels, "epochs": epochs, "lr": lr, "weight_decay": weight_decay}
+    settings |= {"crop": crop, "batch_size": batch_size, "seed": seed, "out": out}
     with computing("the same command again goes on from the last checkpoint"):
-        result = stochcon.classify(
-            source,
-            mode,
-            **tried,
-            labels=labels,
-            batch_size=batch_size,
-            seed=seed,
-            out=out,
-            progress=not quiet,
-        )
+        result = stochcon.classify(source, mode, **settings, progress=not quiet)
     scores = ", ".join(f"{name} {value:.1f} %" for name, value in result["test"].items())
     say_once(f"{mode}, {result['images']} labels, {result['chosen']} epochs, on test images: {scores}")
 

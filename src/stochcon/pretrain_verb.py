@@ -67,15 +67,7 @@ def pretrain(default: Config) -> Callable[..., None]:
 
 
 def starting_point(options: list[str], asks: bool) -> Config:
-    """The configuration whose fields the options change.
-
-    Args:
-        options: The command line after `pretrain`: perhaps a recipe, then options.
-        asks: Whether only the help is wanted, for which a recipe is not needed.
-
-    Raises:
-        ValueError: If it cannot be told, or the file given with --config is not right.
-    """
+    """Find the configuration that the options after `pretrain` change; who `asks` for help need not name a recipe."""
 
     def sources(config: Path | None = None, resume: Path | None = None) -> tuple[Path | None, Path | None]:
         return config, resume
@@ -110,11 +102,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def fields_as_options(everyday: bool) -> ConstructorRegistry:
-    """Tell tyro how to make options of a configuration's fields. It leaves the validation to `changed`.
-
-    Args:
-        everyday: Whether only the fields that are changed every day are options.
-    """
+    """Tell tyro how to make options of all fields, or of the everyday ones. It leaves the validation to `changed`."""
     registry = ConstructorRegistry()
 
     @registry.struct_rule

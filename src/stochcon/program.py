@@ -19,9 +19,7 @@ def keep_freed_memory() -> bool:
 
     Otherwise large blocks go back to the system, which has to clear each page anew when the next step wants
     them. That takes a tenth or more of a small network's time (docs/lab-notes.md). The peak is hardly higher.
-
-    Returns:
-        Whether it can be done: on Linux with glibc.
+    Returns whether it can be done, which is on Linux with glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     return bool(mallopt and mallopt(MMAP_THRESHOLD, 2**30) and mallopt(TRIM_THRESHOLD, -1))
@@ -40,14 +38,10 @@ def compute_in_batches() -> None:
 
 @contextmanager
 def computing(how: str | None = None) -> Iterator[None]:
-    """Run what computes for minutes or days with the settings above. When it is stopped, say how to go on.
+    """Run what computes for minutes or days with the settings above.
 
-    Args:
-        how: How to go on, in words; nothing is said by default.
-
-    Raises:
-        KeyboardInterrupt: On Ctrl-C or SIGTERM; it says how to go on.
-        ConnectionError: If another process of this run was lost; it says how to go on.
+    It ends in KeyboardInterrupt on Ctrl-C or SIGTERM, and in ConnectionError if another process of this run was lost.
+    Both say `how` to go on.
     """
     import torch  # after the arguments have been read, so that their errors come at once
 

@@ -23,12 +23,7 @@ MISSING = "–"
 
 
 def markdown(frame: pd.DataFrame, digits: int = 1, style: str = "pipe") -> str:
-    """Write a frame as a table, whose first column is text and whose others are numbers.
-
-    Args:
-        frame: The table.
-        digits: Digits of floats after the point.
-        style: A format that tabulate knows; by default Markdown's.
+    """Write a frame as a table in a style of tabulate; its first column is text, and the others are numbers.
 
     Example:
         >>> import pandas as pd
@@ -39,15 +34,8 @@ def markdown(frame: pd.DataFrame, digits: int = 1, style: str = "pipe") -> str:
         | h      |     – |
     """
     align = ["left", *["right"] * (frame.shape[1] - 1)]
-    texts = frame.map(
-        lambda value: (
-            MISSING
-            if value is None or value != value
-            else f"{value:.{digits}f}"
-            if isinstance(value, float)
-            else str(value)
-        )
-    )
+    texts = frame.map(lambda value: f"{value:.{digits}f}" if isinstance(value, float) else str(value))
+    texts = texts.mask(frame.isna(), MISSING)
     table: str = texts.to_markdown(index=False, colalign=align, disable_numparse=True, tablefmt=style)
     return table
 
@@ -74,7 +62,7 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 class Speed(ProgressColumn):
-    """Images a second. The field `images` of a task says how many images one unit of its progress is."""
+    """Images a second; each task needs the field `images`, the number of images of one unit of its progress."""
 
     def render(self, task: Task) -> Text:
         """Show the speed of the last minute, or that it is not known yet."""
@@ -84,9 +72,6 @@ class Speed(ProgressColumn):
 
 
 def progress_bar(shown: bool, *more: ProgressColumn | str) -> Progress:
-    """Make a progress bar with the units done, images a second, more columns if given, and the time left.
-
-    Each of its tasks needs the field `images`, the number of images of one unit.
-    """
+    """Make a progress bar with the units done, the `Speed`, more columns if given, and the time left."""
     known = TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), Speed()
     return Progress(*known, *more, TimeLeft(), disable=not shown, speed_estimate_period=60)

@@ -4,6 +4,7 @@ Every file is written whole. Tensors are kept as safetensors, so that nothing is
 """
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,15 +103,11 @@ class Log:
 
     def __init__(self, path: Path, step: int):
         kept = []
-        if path.exists():
-            for line in path.read_text().splitlines():
-                try:
-                    entry = json.loads(line)
-                except json.JSONDecodeError:
-                    break
-                if entry["step"] <= step:
-                    kept.append(line)
-        atomic.write(path, "".join(line + "\n" for line in kept).encode())
+        with suppress(json.JSONDecodeError):
+            for line in path.read_text().splitlines() if path.exists() else []:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+        atomic.write(path, "".join(kept).encode())
         self.path = path
 
     def append(self, entry: dict[str, Any]) -> None:

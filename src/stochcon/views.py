@@ -27,18 +27,10 @@ PART = 2**18
 
 
 def make_views(images: Tensor, config: Views) -> tuple[Tensor, Tensor]:
-    """Make two global and n local views of every image.
+    """Make global views (2, N, C, G, G) and local views (n, N, C, L, L) of images, uint8 (N, C, H, W).
 
-    Args:
-        images: uint8, (N, C, H, W).
-        config: Sizes, chances and ranges.
-
-    Returns:
-        Global views (2, N, C, G, G) and local views (n, N, C, L, L): float32, channels last in memory, drawn by
-        torch's default generator of the images' device.
-
-    Raises:
-        ValueError: If the batch is not uint8 (N, C, H, W) with a mean for each of its channels.
+    They are float32, channels last in memory, drawn by torch's default generator of the images' device. Raises
+    ValueError for any other images, or if the configuration's mean is not that of their channels.
 
     Example:
         >>> images = torch.randint(256, (4, 3, 40, 40), dtype=torch.uint8)
@@ -61,17 +53,7 @@ def global_view(images: Tensor, config: Views) -> Tensor:
 
 
 def eval_view(images: Tensor, config: Views) -> Tensor:
-    """Bring whole images to the global size and normalise them, with nothing random.
-
-    Args:
-        images: uint8, (N, C, H, W).
-        config: The global size, mean and standard deviation.
-
-    Returns:
-        Float32, (N, C, G, G).
-
-    Raises:
-        ValueError: As `make_views` does.
+    """Bring whole images, as `make_views` takes them, to the global size, float32 (N, C, G, G), with nothing random.
 
     Example:
         >>> eval_view(torch.zeros(4, 3, 40, 40, dtype=torch.uint8), Views()).shape

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from stochcon import atomic, runs
-from stochcon.experiments.grid import read, run, run_grid
-from stochcon.experiments.measure import count_active
+from stochcon.experiments.grid import count_active, read, run, run_grid
 from stochcon.experiments.paper import FIGURES
 from stochcon.experiments.plans import SIMCLR, TIERS, Cell, Plan, bernoulli, gaussian
 from stochcon.method.model import StochCon

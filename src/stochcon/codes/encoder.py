@@ -155,7 +155,10 @@ def encode(
     sources = sources[rank * len(sources) // world : (rank + 1) * len(sources) // world]
     batches = [sources[i : i + batch_size] for i in range(0, max(1, len(sources)), batch_size)]
     folder = target.with_name(target.name + ".parts")
-    parts = [(folder / f"{_digest(encoder, name, batch)}.parquet", batch) for batch in batches]
+    parts: list[tuple[Path, Sequence[Source]]] = []
+    for batch in batches:  # no part of another run or folder is named like one of these
+        made_of = file.VERSION, encoder.hash, str(Path(name).absolute()), [source.id for source in batch]
+        parts.append((folder / f"{sha256(json.dumps(made_of).encode()).hexdigest()[:32]}.parquet", batch))
 
     listed = b""
     with progress_bar(progress and rank == 0) as bar:
@@ -188,9 +191,3 @@ def _write(batches: Iterable[Codes], listed: bytes, path: Path) -> int:
     else:
         listing.unlink(missing_ok=True)  # of an earlier file of this name
     return file.write(batches, path)
-
-
-def _digest(encoder: Encoder, name: str, batch: Sequence[Source]) -> str:
-    """Name the part of these images, as no part of another run or folder is named."""
-    made_of = file.VERSION, encoder.hash, str(Path(name).absolute()), [source.id for source in batch]
-    return sha256(json.dumps(made_of).encode()).hexdigest()[:32]

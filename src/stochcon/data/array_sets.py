@@ -62,8 +62,7 @@ def list_cifar(config: Data, split: Split) -> Listing:
 
 
 def _sources(stem: str, pixels: Pixels, targets: Pixels, chosen: Iterable[int]) -> list[Source]:
-    images = [(i, partial(Image.fromarray, pixels[i])) for i in sorted(chosen)]
-    return [Source(f"{stem}/{i}", int(targets[i]), image) for i, image in images]
+    return [Source(f"{stem}/{i}", int(targets[i]), partial(Image.fromarray, pixels[i])) for i in sorted(chosen)]
 
 
 def _split_sources(split: Split, pixels: Pixels, targets: Pixels) -> list[Source]:
@@ -94,8 +93,7 @@ def _find(config: Data, names: list[str], below: str, download: Callable[[], obj
             download()
         except (OSError, RuntimeError) as error:
             missing = f"data.root: not set, and {config.name} is not in {' or '.join(map(str, places))}"
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{missing} and cannot be downloaded: {reason}") from error
+            raise ValueError(f"{missing} and cannot be downloaded: {' '.join(str(error).split())}") from error
         found = look()
     if not found:
         raise ValueError(f"data.root: {config.root} does not have {config.name}; it needs {', '.join(names)}")

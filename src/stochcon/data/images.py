@@ -189,11 +189,10 @@ def list_pictures(pictures: Pictures, size: int, ids: Sequence[str] | None = Non
     iterable may mix pictures of all kinds and sizes.
     """
     singles = list(_singles(pictures))
-    names = [str(i) for i in range(len(singles))] if ids is None else list(ids)
+    names = [*map(str, range(len(singles)))] if ids is None else ids
     if len(names) != len(singles):
         raise ValueError(f"there are {len(names)} ids for {len(singles)} images; there must be one for each")
-    pairs = zip(names, singles, strict=True)
-    return [Source(name, None, partial(_open, single, size)) for name, single in pairs]
+    return [Source(name, None, partial(_open, each, size)) for name, each in zip(names, singles, strict=True)]
 
 
 def _singles(pictures: Pictures) -> Iterable[Image.Image | Path | str | NDArray[np.uint8]]:

@@ -59,18 +59,16 @@ def extract(model: StochCon, pixels: Tensor, views: Views, batch_size: int = 256
     model.eval()
     try:
         for batch in pixels.split(batch_size):
-            images = eval_view(batch.to(device), views).contiguous(memory_format=torch.channels_last)
-            h = model.backbone(images)
+            h = model.backbone(eval_view(batch.to(device), views))
             parts.append((h.cpu(), model.pi(h).cpu()))
     finally:
         model.train(was_training)
     h, phi = (torch.cat(part) for part in zip(*parts, strict=True))
-    latent = model.latent
+    latent, uncertainty = model.latent, model.latent.uncertainty(phi)
     if not latent.has_code:
-        return Features(h, latent.uncertainty(phi))
+        return Features(h, uncertainty)
     code = latent.logits(phi) > 0
-    bits = code if latent.binary else None
-    return Features(h, latent.uncertainty(phi), latent.mean(phi), code, bits, latent.probabilities(phi))
+    return Features(h, uncertainty, latent.mean(phi), code, code if latent.binary else None, latent.probabilities(phi))
 
 
 def count_bits(bits: Tensor) -> dict[str, float]:

@@ -17,14 +17,10 @@ COLUMNS = ["data", "model", "task", "labels", "epochs", "seed", "metric", "value
 
 
 def load(folder: Path = RESULTS) -> pd.DataFrame:
-    """Read every JSON file below a folder of results.
+    """Read every JSON file below a folder of results: a row for each metric of each run.
 
-    Returns:
-        One row for each metric of each run. `data` is tier and data set. `epochs` is the length of
-        classification; for `active.train` and `active.test` it says when the active bits were counted.
-
-    Raises:
-        ValueError: If a file is no result.
+    `data` is tier and data set. `epochs` is the length of classification; for `active.train` and `active.test` it
+    says when the active bits were counted. Raises ValueError for a file that is no result.
     """
     rows: list[dict[str, Any]] = []
     for path in sorted(folder.rglob("*.json")):

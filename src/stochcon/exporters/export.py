@@ -58,13 +58,6 @@ def export(
 
     Raises:
         ValueError: If `to_onnx` or `to_hub` raises it, or if a check is asked for that only ONNX has.
-
-    Example:
-        >>> import tempfile, stochcon
-        >>> config = stochcon.recipe("digits", epochs=1)
-        >>> run = stochcon.pretrain(config, tempfile.mkdtemp() + "/digits", progress=False)
-        >>> export(run, "hub", tempfile.mkdtemp())[0].is_dir()
-        True
     """
     if to == "onnx":
         return to_onnx(run, out, CHECK if check is None else check)

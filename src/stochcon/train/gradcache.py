@@ -6,14 +6,13 @@ graph, through which its part of that gradient goes back. The result is the grad
 that batch norm takes its statistics from one chunk (of every process, if it is synchronised).
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricModule
-from torch import Tensor, nn
+from torch import Tensor
 
 from stochcon.method.algorithm1 import Embeddings, Objective
 
@@ -32,9 +31,12 @@ def backward(fabric: Fabric, network: _FabricModule, run: RunChunk, chunks: int,
         parts.append(embeddings)
         return embeddings.v.new_zeros(())
 
-    with torch.no_grad(), _buffers_unchanged(network):
+    before = [buffer.clone() for buffer in network.buffers()]
+    with torch.no_grad():
         for k in range(chunks):
             run(k, keep)
+        for buffer, value in zip(network.buffers(), before, strict=True):
+            buffer.copy_(value)  # running statistics move in the second pass only
     whole = Embeddings(*(torch.cat(part, dim=1).requires_grad_() for part in zip(*parts, strict=True)))
     value = objective(whole)
     gradients = torch.autograd.grad(value, whole, materialize_grads=True)
@@ -47,12 +49,3 @@ def backward(fabric: Fabric, network: _FabricModule, run: RunChunk, chunks: int,
 
 def _dot(gradient: tuple[Tensor, ...], embeddings: Embeddings) -> Tensor:
     return torch.stack([(x * g).sum() for x, g in zip(embeddings, gradient, strict=True)]).sum()
-
-
-@contextmanager
-def _buffers_unchanged(network: nn.Module) -> Iterator[None]:
-    """Let running statistics move in the second pass only."""
-    before = [buffer.clone() for buffer in network.buffers()]
-    yield
-    for buffer, value in zip(network.buffers(), before, strict=True):
-        buffer.copy_(value)

@@ -153,9 +153,8 @@ class Loop:
         if self.checkpoint.exists():
             self.done = load_checkpoint(self.checkpoint, model, optimizer, digest)
         if len(set(parallel.all_gather_object((self.done, digest)))) > 1:
-            raise ValueError(
-                f"the processes see different images, or not the same {directory}: all must share the files"
-            )
+            wrong = f"the processes see different images, or not the same {directory}"
+            raise ValueError(f"{wrong}: all must share the files")
         self.log = runs.Log(directory / runs.LOG, self.done) if rank() == 0 else None
         self.bar = progress_bar(progress and rank() == 0, TextColumn("{task.fields[loss]}"))
         fields: dict[str, Any] = {"images": schedule.batch_size, "loss": ""}
@@ -201,15 +200,10 @@ class Loop:
         seconds, self.since, self.losses = time.perf_counter() - self.since, time.perf_counter(), []
         self.bar.update(self.task, loss=f"loss {mean:.3f}")
         if self.log:
-            self.log.append(
-                {"step": self.done, "epoch": self.done / self.schedule.per_epoch, "loss": mean}
-                | {"lr": self.optimizer.param_groups[0]["lr"]}
-                | {name: float(value) for name, value in details.items()}
-                | {
-                    "seconds": round(self.since - self.began, 1),
-                    "images_per_second": round(images / seconds, 1),
-                }
-            )
+            entry = {"step": self.done, "epoch": self.done / self.schedule.per_epoch, "loss": mean}
+            entry |= {"lr": self.optimizer.param_groups[0]["lr"]} | {k: float(v) for k, v in details.items()}
+            took = {"seconds": round(self.since - self.began, 1), "images_per_second": round(images / seconds, 1)}
+            self.log.append(entry | took)
 
 
 def save_checkpoint(path: Path, step: int, model: nn.Module, optimizer: Optimizer, digest: str) -> None:
