@@ -155,10 +155,7 @@ def search(
 
 
 def export(
-    directory: Positional[Path],
-    to: Literal["onnx", "hub"],
-    out: Maybe[Path] = None,
-    check: Maybe[int] = None,
+    directory: Positional[Path], to: Literal["onnx", "hub"], out: Maybe[Path] = None, check: Maybe[int] = None
 ) -> None:
     """Write a run's network for use elsewhere: from uint8 images to packed bits, or with a model card.
 

@@ -61,11 +61,7 @@ def draw(plan: Plan, results: pd.DataFrame) -> Figure:
         line(axes[0], x, [probed(results, model, "linear.z") for model in points.values()], label)
         _draw_seeds(axes[1], x, [probed(results, model, "variance") for model in points.values()])
         _draw_seeds(axes[2], x, [relative(results, model) for model in points.values()])
-    names = (
-        "linear probe on z, test top-1 (%)",
-        "aggregate variance of q(z|x)",
-        "variance over that of the means",
-    )
+    names = ("linear probe on z, test top-1 (%)", "aggregate variance of q(z|x)", "variance over that of the means")
     for axis, name in zip(axes, names, strict=True):
         log_ticks(axis, models(plan, "cross"))
         axis.set(xlabel="width of the Gaussian bottleneck (dimensions)", ylabel=name)

@@ -24,10 +24,7 @@ NAMES = {
     EXTENDED: "StochCon Bernoulli, with our extensions",
 }
 MODES: dict[Mode, str] = {"finetune": "fine-tuned", "frozen": "frozen"}
-SUPERVISED: dict[str, Mode] = {
-    "Supervised": "supervised",
-    "Supervised with a Bernoulli layer": "supervised-bernoulli",
-}
+SUPERVISED: dict[str, Mode] = {"Supervised": "supervised", "Supervised with a Bernoulli layer": "supervised-bernoulli"}
 
 
 def rows(plan: Plan, mode: Mode) -> dict[str, tuple[Model, Mode, str]]:
