@@ -94,18 +94,9 @@ def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "line"),
     [
         ([], "pretrain needs a recipe: photographs, digits, fashion-mnist, cifar10, folder; or --resume DIR"),
-        (
-            ["nope"],
-            "there is no recipe 'nope'; there are photographs, digits, fashion-mnist, cifar10, folder",
-        ),
-        (
-            ["digits", "--views.flip=3"],
-            "views.flip: 3.0 is not right: input should be less than or equal to 1",
-        ),
-        (
-            ["digits", "--batch-size=1"],
-            "batch_size: 1 is not right: input should be greater than or equal to 2",
-        ),
+        (["nope"], "there is no recipe 'nope'; there are photographs, digits, fashion-mnist, cifar10, folder"),
+        (["digits", "--views.flip=3"], "views.flip: 3.0 is not right: input should be less than or equal to 1"),
+        (["digits", "--batch-size=1"], "batch_size: 1 is not right: input should be greater than or equal to 2"),
         (
             ["digits", "--views.local-views=4", "--views.local-size=40"],
             "views.local_size is 40, larger than the image; at most data.size = 16",
@@ -119,11 +110,7 @@ def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_what_pretrain_refuses_in_one_line(
-    arguments: list[str],
-    line: str,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str], line: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert error(capsys, "pretrain", *arguments) == line
@@ -212,15 +199,7 @@ def test_a_reader_that_leaves_hears_no_complaint(arguments: list[str]) -> None:
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_told_to_stop_says_how_to_go_on(stop: signal.Signals, run: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    options = [
-        "--config",
-        run / runs.CONFIG,
-        "--epochs=10000",
-        "--checkpoint-every=1",
-        "--out",
-        out,
-        "--quiet",
-    ]
+    options = ["--config", run / runs.CONFIG, "--epochs=10000", "--checkpoint-every=1", "--out", out, "--quiet"]
     job = subprocess.Popen([*STOCHCON, "pretrain", *map(str, options)], stderr=subprocess.PIPE, text=True)
     while job.poll() is None and not (out / runs.CHECKPOINT).exists():
         time.sleep(0.02)

@@ -26,17 +26,7 @@ ROOMS: dict[str, set[str]] = {
     "train": {"config", "recipebook", "parallel", "atomic", "report", "runs", "views", "method", "data"},
 }
 """What each room at the bottom may import; the rooms above may import all that stand before them."""
-UPPER = [
-    "evaluation",
-    "codes",
-    "exporters",
-    "explorer",
-    "experiments",
-    "program",
-    "pretrain_verb",
-    "cli",
-    "__main__",
-]
+UPPER = ["evaluation", "codes", "exporters", "explorer", "experiments", "program", "pretrain_verb", "cli", "__main__"]
 for _room in UPPER:
     ROOMS[_room] = set(ROOMS)
 FILES = [path for path in sorted(SOURCE.rglob("*.py")) if path != SOURCE / "__init__.py"]
@@ -91,9 +81,7 @@ PYPROJECT = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text())["p
 EXTRAS = PYPROJECT["optional-dependencies"]
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "faiss": "faiss-cpu", "skimage": "scikit-image"}
 """The distribution that has a package, where its name is another one."""
-NOT_IMPORTED = {
-    "scikit-image": "its photographs are a data set",
-}
+NOT_IMPORTED = {"scikit-image": "its photographs are a data set"}
 
 
 def distributions(requirements: Iterable[str]) -> set[str]:

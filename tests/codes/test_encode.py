@@ -96,10 +96,7 @@ def test_encode_says_what_is_wrong(
         ([simclr, "digits", "--out", out], f"{simclr} has a deterministic latent, which has no code"),
         ([run, tmp_path / "empty", "--out", out], f"{tmp_path / 'empty'} has no images"),
         ([run, pictures, "--out", pictures], f"{pictures} is a folder; it must name a file of codes"),
-        (
-            [run, pictures, "--out", tmp_path / "shards.parquet"],
-            "shards.parquet; remove it, or write elsewhere",
-        ),
+        ([run, pictures, "--out", tmp_path / "shards.parquet"], "shards.parquet; remove it, or write elsewhere"),
     ]
     for arguments, message in cases:
         assert message in error(capsys, "encode", *arguments, "--quiet")

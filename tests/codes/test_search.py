@@ -162,16 +162,7 @@ def test_lists_of_other_codes_or_damaged_are_built_again(tmp_path: Path) -> None
     before = search(path, [name(1)], approximate=True)
     content = file.read_bytes()
     line = content.index(b"\n")
-    broken = [
-        b"",
-        content[:9],
-        content[:-1],
-        content[: line + 9],
-        b"[]\n",
-        b'{"sha256": 1}\n',
-        b"\xff\n",
-        b"[" * 99999,
-    ]
+    broken = [b"", content[:9], content[:-1], content[: line + 9], b"[]\n", b'{"sha256": 1}\n', b"\xff\n", b"[" * 99999]
     broken += [content[:i] + bytes([content[i] ^ 1]) + content[i + 1 :] for i in range(0, len(content), 97)]
     for damaged in broken:
         file.write_bytes(damaged)

@@ -84,11 +84,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     flat = load_digits().data[:8]
     cases: list[tuple[StochConTransformer, Any, str]] = [
         (StochConTransformer(tiny()), flat[:, :60], "images of 60 pixels are no squares: set image_shape"),
-        (
-            StochConTransformer(tiny()).set_params(output="z"),
-            flat,
-            "output is 'z'; it must be bits, probabilities, h",
-        ),
+        (StochConTransformer(tiny()).set_params(output="z"), flat, "output is 'z'; it must be bits, probabilities, h"),
         (StochConTransformer("mnist"), flat, "there is no recipe 'mnist'"),
         (
             StochConTransformer(run=write_run(tmp_path / "run", tiny(kind="deterministic"))),

@@ -113,10 +113,7 @@ def test_an_unreadable_image_in_a_shard_is_listed(home: Path, tmp_path: Path) ->
     for name in ("val.tar", "test.tar"):
         write_tar(tmp_path / name, samples([0]))
     images = load_data(folder(tmp_path, max_bad=0.5), "train")
-    assert len(images) == 3 and [path for path, _ in images.skipped] == [
-        "train.tar/cut.jpg",
-        "train.tar/empty.jpg",
-    ]
+    assert len(images) == 3 and [path for path, _ in images.skipped] == ["train.tar/cut.jpg", "train.tar/empty.jpg"]
     assert images.skipped[1][1] == "an empty file"
 
 

@@ -71,12 +71,7 @@ def test_fashion_mnist_from_a_root(tmp_path: Path, below: str, zipped: bool) -> 
             prefix = "t10k" if name.startswith("test") else "train"
             assert (pixels[0].numpy() == arrays[f"{prefix}-images-idx3-ubyte"][int(name.split("/")[1])]).all()
     assert len(load_data(config.model_copy(update={"holdout": False}), "train")) == 100
-    assert load_data(config.model_copy(update={"size": 32, "channels": 3}), "test").pixels.shape == (
-        20,
-        3,
-        32,
-        32,
-    )
+    assert load_data(config.model_copy(update={"size": 32, "channels": 3}), "test").pixels.shape == (20, 3, 32, 32)
 
 
 def test_the_test_files_are_not_read_before_the_test_split(tmp_path: Path) -> None:

@@ -11,18 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
-    sphinx = [
-        sys.executable,
-        "-m",
-        "sphinx",
-        "-W",
-        "--keep-going",
-        "-q",
-        "-b",
-        "html",
-        "-d",
-        str(tmp_path / "trees"),
-    ]
+    sphinx = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-d", str(tmp_path / "trees")]
     built = subprocess.run([*sphinx, ROOT / "docs", tmp_path / "site"], capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     for page in (ROOT / "docs").rglob("*.md"):

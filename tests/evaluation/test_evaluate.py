@@ -30,10 +30,7 @@ def test_metrics_have_the_keys_that_the_latent_has(kind: str, codes: list[str], 
 
 def test_metrics_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     """Also those that an earlier version wrote, without retrieval."""
-    show(
-        {"linear.bits": 84.26, "knn.bits": 86.0, "bits": 64, "compression": 8.0, "active": 48.0, "dead": 1},
-        "run",
-    )
+    show({"linear.bits": 84.26, "knn.bits": 86.0, "bits": 64, "compression": 8.0, "active": 48.0, "dead": 1}, "run")
     printed = capsys.readouterr().out
     assert "84.3" in printed and "64 bits an image, 8 times smaller" in printed
     assert "mAP" not in printed.split("kNN:")[0]

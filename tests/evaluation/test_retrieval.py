@@ -79,9 +79,7 @@ def test_bits_are_ranked_by_hamming_distance(bits: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("nothing", [torch.ones(30, 8, dtype=torch.bool), torch.ones(30, 8)])
-def test_neither_the_order_of_the_database_nor_a_code_that_says_nothing_matters(
-    nothing: torch.Tensor,
-) -> None:
+def test_neither_the_order_of_the_database_nor_a_code_that_says_nothing_matters(nothing: torch.Tensor) -> None:
     labels = torch.arange(30) // 10
     scores, turned = (retrieval(nothing, some, nothing[:1], labels[:1]) for some in (labels, labels.flip(0)))
     assert scores["p10"] == pytest.approx(100 / 3)

@@ -68,13 +68,7 @@ def test_the_file_says_what_it_is_and_not_where_it_was_made(run: Path, exported:
     assert said.startswith(f"{run / 'model.onnx'}: 4,680 of 4,680 bits of 360 images are PyTorch's; ")
     proto = onnx.load_from_string(content)
     onnx.checker.check_model(proto, full_check=True)
-    about = {
-        "version": 1,
-        "bits": BITS,
-        "bit_order": "little",
-        "latent": "bernoulli",
-        "model": model_hash(run),
-    }
+    about = {"version": 1, "bits": BITS, "bit_order": "little", "latent": "bernoulli", "model": model_hash(run)}
     about |= {"size": 16, "channels": 1, "view": 16, "mean": [0.3], "std": [0.37]}
     assert json.loads({entry.key: entry.value for entry in proto.metadata_props}["stochcon"]) == about
     for place in (Path(stochcon.__file__).parent, Path(torch.__file__).parent, run):

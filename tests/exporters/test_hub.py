@@ -147,11 +147,7 @@ def test_a_clone_is_exported_into_and_nothing_else_is_touched(
     for directory, out, message in (
         (run, thesis, "thesis.tex is a file; it must name a folder"),
         (run, thesis.parent, "work holds thesis.tex, which is no part of a Hub folder: choose another --out"),
-        (
-            run / "unfinished",
-            tmp_path / "new",
-            f"is not finished: stochcon pretrain --resume {run}/unfinished",
-        ),
+        (run / "unfinished", tmp_path / "new", f"is not finished: stochcon pretrain --resume {run}/unfinished"),
     ):
         assert error(capsys, "export", directory, "--to", "hub", "--out", out).endswith(message)
     assert os.listdir(thesis.parent) == ["thesis.tex"] and not (tmp_path / "new").exists()

@@ -30,20 +30,13 @@ LATENTS: dict[str, dict[str, Any]] = {
     "bernoulli-soft-top": {"kind": "bernoulli", "hard": False, "placement": "top"},
     "bernoulli-extended": {"kind": "bernoulli", "logit_scale": 2.0, "decorrelation": 0.1},
     "gaussian-own": {"kind": "gaussian", "variance": "own"},
-    "gaussian-cross-top": {
-        "kind": "gaussian",
-        "variance": "cross",
-        "placement": "top",
-        "decorrelation": 0.1,
-    },
+    "gaussian-cross-top": {"kind": "gaussian", "variance": "cross", "placement": "top", "decorrelation": 0.1},
 }
 CASES = {
     f"{name}-{n_local}": (Config(backbone=Backbone(width=4), latent=Latent(dim=8, **latent)), n_local)
     for name, latent in LATENTS.items()
     for n_local in (0, 3)
-} | {
-    "norms-with-activation": (Config(backbone=Backbone(name="test_efficientnet", stem="standard")), 0),
-}
+} | {"norms-with-activation": (Config(backbone=Backbone(name="test_efficientnet", stem="standard")), 0)}
 
 
 def objective(embeddings: Embeddings, config: Config) -> Tensor:
