@@ -8,7 +8,6 @@ import pytest
 
 from stochcon.codes.encoder import encode
 from stochcon.codes.file import read_codes
-from stochcon.codes.search import search
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "version-0.1"
 CONTENT = {
@@ -44,11 +43,3 @@ def test_a_run_gives_the_same_codes(name: str, tmp_path: Path) -> None:
     assert after.moments.keys() == before.moments.keys()
     for moment, values in after.moments.items():
         np.testing.assert_allclose(values, before.moments[moment], rtol=1e-3)
-
-
-def test_a_file_is_searched_for_an_image_of_the_run() -> None:
-    path = GOLDEN / "bernoulli.parquet"
-    (found,) = search(path, ["digits/2"], k=3)
-    codes = read_codes(path)
-    expected = np.sort(codes[codes.ids == "digits/2"].hamming(codes)[0])[1:4]
-    assert found.distances == expected.tolist()

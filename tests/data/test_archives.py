@@ -108,15 +108,6 @@ def test_damaged_shards(home: Path, tmp_path: Path) -> None:
     assert "train-0.tar/0.json holds no label" in refusal(folder(tmp_path))
 
 
-def test_an_unreadable_image_in_a_shard_is_listed(home: Path, tmp_path: Path) -> None:
-    write_tar(tmp_path / "train.tar", [*samples(range(3)), ("cut.jpg", jpeg(1)[:300]), ("empty.jpg", b"")])
-    for name in ("val.tar", "test.tar"):
-        write_tar(tmp_path / name, samples([0]))
-    images = load_data(folder(tmp_path, max_bad=0.5), "train")
-    assert len(images) == 3 and [path for path, _ in images.skipped] == ["train.tar/cut.jpg", "train.tar/empty.jpg"]
-    assert images.skipped[1][1] == "an empty file"
-
-
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """Three pictures, and what is to be passed over."""

@@ -150,7 +150,6 @@ def test_simclr_and_half_precision_train(changes: dict[str, Any], tmp_path: Path
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"batch_size": 5000}, "batch_size is 5000, but there are only 64 training images: use at most that"),
         ({"chunk": 5}, "chunk is 5; it must divide the 16 images a step of each process"),
         ({"latent.kind": "gauss"}, "latent.kind: there is no 'gauss'; there are deterministic, bernoulli"),
         ({"data": {"name": "folder", "root": "/nowhere"}}, "/nowhere is not a folder"),
