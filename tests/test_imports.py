@@ -41,21 +41,24 @@ def module(path: Path) -> str:
 NAMES = {module(path) for path in FILES}
 
 
-def imported(path: Path) -> Iterator[str]:
-    """Every file of stochcon that a file imports, wherever in the file, by its name within the package."""
+def names(path: Path) -> Iterator[str]:
+    """Every name that a file imports, wherever in the file, with the modules before it."""
     for node in ast.walk(ast.parse(path.read_text())):
-        names = []
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: write `from stochcon ...`, not a relative import"
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        for name in names:
-            package, *rest = name.split(".")
-            if package == "stochcon":
-                while rest and ".".join(rest) not in NAMES:
-                    rest.pop()
-                yield ".".join(rest)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Every file of stochcon that a file imports, by its name within the package."""
+    for name in names(path):
+        package, *rest = name.split(".")
+        if package == "stochcon":
+            while rest and ".".join(rest) not in NAMES:
+                rest.pop()
+            yield ".".join(rest)
 
 
 @pytest.mark.parametrize("path", FILES, ids=module)
@@ -91,15 +94,8 @@ def distributions(requirements: Iterable[str]) -> set[str]:
 
 def packages(folder: Path) -> set[str]:
     """The distributions whose packages the files of a folder import."""
-    names = set()
-    for path in folder.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                names |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                names.add(node.module.split(".")[0])
-    ours = {"stochcon", "benchmarks", "tests"}
-    others = names - {*sys.stdlib_module_names} - ours
+    found = {name.split(".")[0] for path in folder.rglob("*.py") for name in names(path)}
+    others = found - {*sys.stdlib_module_names} - {"stochcon", "benchmarks", "tests"}
     return distributions(DISTRIBUTIONS.get(name, name) for name in others)
 
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stochcon.codes.file import files, read_codes, shard, writable, write
+from stochcon.codes.file import files, read_codes, shard, write
 from stochcon.codes.packed import Codes
 from tests.codes.made import make, make_gaussian, same, sizes
 
@@ -149,17 +149,6 @@ def test_shards_that_are_no_set_are_refused(tmp_path: Path) -> None:
     shard(path, 2, 3).unlink()
     write(make(1, 8), path)
     assert f"and {path.name} are not of one set" in refusal(path)
-
-
-def test_nothing_is_written_beside_another_set(tmp_path: Path) -> None:
-    path = tmp_path / "codes.parquet"
-    assert writable(path, 1, 2) == shard(path, 1, 2)
-    write(make(1, 8), path)
-    assert writable(path, 0, 1) == path  # it may be written again
-    with pytest.raises(ValueError, match=rf"{path} is not of the same set"):
-        writable(path, 1, 2)
-    with pytest.raises(ValueError, match=rf"{tmp_path} is a folder"):
-        writable(tmp_path, 0, 1)
 
 
 # damage
