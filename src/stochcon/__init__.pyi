@@ -23,6 +23,7 @@ from .recipebook import recipes as recipes
 from .runs import load_model as load_model
 from .train.classify import classify as classify
 from .train.pretrain import pretrain as pretrain
+from .train.rebit import rebit as rebit
 
 __all__: list[str]
 __version__: str

@@ -15,7 +15,7 @@ from tyro.extras import SubcommandApp
 import stochcon
 from stochcon import report
 from stochcon.config import Config, explain
-from stochcon.pretrain_verb import Flag, Maybe, fields_as_options, pretrain, starting_point
+from stochcon.pretrain_verb import Flag, Maybe, fields_as_options, pretrain, rebit, run_to_rebit, starting_point
 from stochcon.program import computing, say_once
 
 
@@ -24,6 +24,7 @@ def evaluate(
     split: Literal["test", "validation"] = "test",
     curve: Flag = False,
     baseline: Maybe[Path] = None,
+    hashing: Flag = False,
     quiet: Flag = False,
 ) -> None:
     """Measure what a run's features and bits are worth, beside the baselines; writes metrics.json.
@@ -33,6 +34,7 @@ def evaluate(
         split: The images to classify. Make choices on validation; read test once, at the end.
         curve: Score against the number of bits instead; writes curve.json and curve.png.
         baseline: The run whose h the curve's other codes quantise, say of SimCLR; by default the run itself.
+        hashing: Also mAP@1000 and mAP@All of all images as queries, as the literature on hashing has them.
         quiet: Show no progress.
     """
     if not directories or (not curve and (len(directories) > 1 or baseline)):
@@ -45,7 +47,7 @@ def evaluate(
             curves.show(stochcon.curve(directories, baseline, split, progress=not quiet))
             print(f"\nThe picture is {scoring.file_of_split(directories[0], curves.PICTURE, split)}")
         else:
-            metrics = stochcon.evaluate(directories[0], split, progress=not quiet)
+            metrics = stochcon.evaluate(directories[0], split, not quiet, hashing)
             scoring.show(metrics, f"{directories[0]}, {split} images")
 
 
@@ -121,6 +123,7 @@ def search(
     run: Maybe[Path] = None,
     weighted: Flag = False,
     approximate: Flag = False,
+    asymmetric: Flag = False,
     images: Maybe[str] = None,
     picture: Maybe[Path] = None,
 ) -> None:
@@ -133,6 +136,7 @@ def search(
         run: The run that made the codes; needed to encode an image file.
         weighted: Count each bit by how informative and how certain it is.
         approximate: Look only where near codes are likely; the lists are built once, in CODES.index.
+        asymmetric: Compare stored bits with the query's probabilities: no ties, and a better ranking for image files.
         images: The folder, archive or data set that was encoded; the results are drawn from it.
         picture: Where they are drawn; by default CODES.search.png.
     """
@@ -141,11 +145,11 @@ def search(
     from stochcon.codes import inverted_lists
     from stochcon.codes.search import show
 
-    if approximate and not weighted and inverted_lists.load(codes) is None:
+    if approximate and not (weighted or asymmetric) and inverted_lists.load(codes) is None:
         print(f"Building inverted lists in {codes}.index, which later searches read")
         index, recall = inverted_lists.build_beside(codes)
         print(f"A search reads {index.nprobe:,} of {index.nlist:,} lists (recall {recall:.3f})")
-    results = stochcon.search(codes, queries, k, run, weighted, approximate)
+    results = stochcon.search(codes, queries, k, run, weighted, approximate, asymmetric)
     show(results)
     if images is not None:
         from stochcon.codes.mosaic import draw
@@ -248,9 +252,13 @@ def _run(arguments: list[str]) -> None:
         return
     verb, *options = arguments
     asks = {"-h", "--help", "--help-all"} & {*arguments}
-    default = starting_point(options, bool(asks)) if verb == "pretrain" else Config()
+    default = Config()
+    if verb == "pretrain":
+        default = starting_point(options, bool(asks))
+    elif verb == "rebit" and options and not options[0].startswith("-"):
+        default = run_to_rebit(options[0])
     app = SubcommandApp()
-    verbs = {"pretrain": pretrain(default)} | {
+    verbs = {"pretrain": pretrain(default), "rebit": rebit(default)} | {
         function.__name__: function for function in (evaluate, classify, encode, search, export, paper, demo, recipes)
     }
     for name, function in verbs.items():

@@ -111,6 +111,31 @@ class Latent(Frozen):
     """Extension: batch-normalise the logits to this standard deviation, so that every bit is used; 0: off."""
     decorrelation: NotNegative = 0.0
     """Extension: weight of the squared off-diagonal correlations of the logits; SimCLR ignores it."""
+    contrast: NotNegative = 0.0
+    """Extension: weight of equation 1 on the samples themselves, which trains the codes' own distance; 0: off."""
+    contrast_temperature: Positive = 0.3
+    """Its temperature."""
+
+
+class Rebit(Frozen):
+    """Extension: a last part of training, in which π learns bits again from the frozen h of stored views."""
+
+    steps: Annotated[int, Field(ge=0)] = 0
+    """0: off. Otherwise `latent.contrast` and `latent.decorrelation` hold before it, and the fields below in it."""
+    batch_size: Annotated[int, Field(ge=2)] = 512
+    lr: Positive = 3e-3
+    images: Count = 100_000
+    """At most so many training images, spread evenly over their order."""
+    views: Annotated[int, Field(ge=2)] = 10
+    """Random global views of each image, of which h is stored."""
+    neighbours: Annotated[int, Field(ge=0)] = 10
+    """The positive of a view is a view of one of so many images with the nearest h; 0: of the same image."""
+    temperature: Positive = 0.3
+    """Of equation 1 on the samples."""
+    decorrelation: NotNegative = 0.0
+    """Weight of the squared off-diagonal correlations of the logits: better nearest neighbours, a worse ranking."""
+    hard: bool = True
+    """Bernoulli: 0 and 1 with the gradient of the relaxation."""
 
 
 class Head(Frozen):
@@ -141,6 +166,7 @@ class Config(Frozen):
     backbone: Backbone = Backbone()
     latent: Latent = Latent()
     head: Head = Head()
+    rebit: Rebit = Rebit()
     optimizer: Optimizer = Optimizer()
     temperature: Positive = 0.2
     """InfoNCE's temperature (equation 1)."""
@@ -179,8 +205,9 @@ class Config(Frozen):
         for name in ("mean", "std"):
             if len(getattr(views, name)) != data.channels:
                 raise ValueError(f"views.{name} must have data.channels = {data.channels} numbers")
-        if self.latent.projection == "identity" and self.latent.logit_scale:
-            raise ValueError("latent.logit_scale needs --latent.projection linear")
+        if self.latent.projection == "identity" and (self.latent.logit_scale or self.rebit.steps):
+            field = "rebit.steps" if self.rebit.steps else "latent.logit_scale"
+            raise ValueError(f"{field} needs --latent.projection linear")
         if self.latent.dim is not None and self.latent.dim > 65536:
             raise ValueError(f"latent.dim is {self.latent.dim}; at most 65536 bits make sense")
         return self

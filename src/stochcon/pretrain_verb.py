@@ -1,4 +1,4 @@
-"""The verb `pretrain`: a recipe or a file says where it starts, and every field is an option."""
+"""The verbs `pretrain` and `rebit`, in which every field of a configuration is an option."""
 
 import json
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from tyro.conf import DisallowNone, FlagCreatePairsOff, Positional, Suppress
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 import stochcon
-from stochcon.config import Backbone, Config, Data, Frozen, Latent, changes
+from stochcon.config import Backbone, Config, Data, Frozen, Latent, Rebit, changes
 from stochcon.program import computing, say_once
 from stochcon.recipebook import RECIPES, changed, recipe
 
@@ -19,9 +19,10 @@ Flag = Annotated[FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")]
 Maybe = Annotated[DisallowNone[T | None], tyro.conf.arg(help_behavior_hint="")]
 """An option without a default value. The help does not say `(default: None)`."""
 EVERYDAY: dict[type[Frozen], set[str]] = {
-    Config: {"epochs", "batch_size", "seed", "data", "latent", "backbone"},
+    Config: {"epochs", "batch_size", "seed", "data", "latent", "backbone", "rebit"},
     Data: {"root"},
     Latent: {"kind", "dim"},
+    Rebit: {"steps", "neighbours", "decorrelation"},
     Backbone: {"name"},
 }
 """The fields that `pretrain --help` shows; `--help-all` shows every field."""
@@ -64,6 +65,41 @@ def pretrain(default: Config) -> Callable[..., None]:
         say_once(f"The model is in {directory}. Next: stochcon evaluate {directory}")
 
     return verb
+
+
+def rebit(default: Config) -> Callable[..., None]:
+    """Make the verb `rebit` for the configuration that its options change."""
+
+    def verb(
+        run: Positional[Path],
+        fields: Annotated[Config, tyro.conf.arg(name="")] = default,
+        out: Maybe[Path] = None,
+        quiet: Flag = False,
+    ) -> None:
+        """Learn the bits of a finished run again, in about a minute: more or fewer, or for another use.
+
+        The network stays as it is. The options start from the run's own configuration; --help-all lists them.
+
+        Args:
+            run: Any finished run, of SimCLR too.
+            fields: The configuration.
+            out: The new run directory; by default that of the run, and the number of bits.
+            quiet: Show no progress bar.
+        """
+        chosen = changed(fields, {})
+        directory = out or run.with_name(f"{run.name}-{chosen.latent.dim}bits")
+        with computing("the same command again goes on from the last checkpoint"):
+            stochcon.rebit(run, directory, chosen, progress=not quiet)
+        say_once(f"The model is in {directory}. Next: stochcon evaluate {directory}")
+
+    return verb
+
+
+def run_to_rebit(run: str) -> Config:
+    """The configuration whose fields the options of `rebit` change."""
+    from stochcon.train.rebit import rebit_config
+
+    return rebit_config(run)
 
 
 def starting_point(options: list[str], asks: bool) -> Config:

@@ -20,7 +20,7 @@ def photographs() -> Config:
         data=Data(name="photographs"),
         views=Views(local_views=4, brightness=0.1, contrast=0.1, saturation=0.1, hue=0.02, grey=0, solarize=(0, 0, 0)),
         backbone=Backbone(name="small", width=16),
-        latent=_spread_bits(64),
+        latent=spread_bits(64),
         epochs=34,
     )
 
@@ -46,7 +46,7 @@ def digits() -> Config:
             std=(0.37,),
         ),
         backbone=Backbone(name="small", width=16),
-        latent=_spread_bits(16),
+        latent=spread_bits(16),
         head=Head(hidden=256, dim=64),
         batch_size=128,
         epochs=60,
@@ -74,7 +74,7 @@ def fashion_mnist() -> Config:
             std=(0.353,),
         ),
         backbone=Backbone(name="small", width=16),
-        latent=_spread_bits(256),
+        latent=spread_bits(256),
         epochs=30,
     )
 
@@ -104,7 +104,7 @@ def folder() -> Config:
     return photographs().model_copy(update={"recipe": "folder", "data": Data(name="folder")})
 
 
-def _spread_bits(dim: int) -> Latent:
+def spread_bits(dim: int) -> Latent:
     """A relaxed Bernoulli latent on the global views, with our two extensions that make use of every bit."""
     return Latent(kind="bernoulli", dim=dim, placement="top", hard=False, logit_scale=4, decorrelation=0.05)
 

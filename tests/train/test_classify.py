@@ -331,8 +331,8 @@ def test_two_processes_do_what_one_does_and_the_first_writes_it(runs: Runs, tmp_
     assert model["backbone.stem.0.weight"].dtype == torch.float64
     for path in (both / "gradients-0", both / "gradients-1"):
         torch.testing.assert_close(rundir.read_tensors(path)[0], of_one, rtol=1e-9, atol=1e-9)
-    # Adam divides by the size of a gradient, so rounding grows where that is nearly zero.
-    torch.testing.assert_close(rundir.read_tensors(theirs)[0], model, rtol=1e-6, atol=1e-7)
+    # Where a gradient is nearly zero, Adam's step multiplies its rounding, some 1e-14, by lr / eps = 3e4, each step.
+    torch.testing.assert_close(rundir.read_tensors(theirs)[0], model, rtol=1e-9, atol=1e-8)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from tabulate import tabulate
 from stochcon.codes import inverted_lists
 from stochcon.codes.file import files, packed_column, read_columns
 from stochcon.codes.packed import BIT_ORDER, Codes, exact_neighbours
-from stochcon.codes.weighted import bit_weights, shares_of_ones, weighted_neighbours
+from stochcon.codes.weighted import asymmetric_neighbours, bit_weights, shares_of_ones, weighted_neighbours
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,12 @@ def search(
     run: Path | str | None = None,
     weighted: bool = False,
     approximate: bool = False,
+    asymmetric: bool = False,
 ) -> list[Neighbours]:
     """Find the images of a file of codes that are nearest to each query.
 
-    All codes are compared, by Hamming distance; equal distances come in the order of the file.
+    All codes are compared, by Hamming distance; equal distances come in the order of the file. A query that is an id
+    has the mean uncertainty of the file's bits, since only its code is stored.
 
     Args:
         codes: The file, or the name that its shards share.
@@ -46,6 +48,7 @@ def search(
         weighted: Count each bit by how informative and how certain it is; see `stochcon.codes.weighted`.
         approximate: Look only into the inverted lists beside the file, which are built the first time. That
             pays for many queries at once, or for many millions of codes.
+        asymmetric: Compare the stored bits with the query's probabilities, which break ties and rank better.
 
     Returns:
         What was found for each query, in their order.
@@ -67,8 +70,8 @@ def search(
         raise ValueError(f"k is {k}; it must be at least 1")
     if not queries:
         raise ValueError(f"there is nothing to look for in {codes}; give ids or image files")
-    if weighted and approximate:
-        raise ValueError("a weighted search compares all codes; leave approximate away")
+    if (weighted, approximate, asymmetric).count(True) > 1:
+        raise ValueError("weighted, approximate and asymmetric are three searches: choose one")
     table, header = read_columns(files(codes), ["id", "code"])
     own, stored = _rows(table["id"], queries), packed_column(table)
     made = _encode([query for query in queries if query not in own], codes, header.model, run)
@@ -78,12 +81,15 @@ def search(
     if approximate:
         index = inverted_lists.load(Path(codes)) or inverted_lists.build_beside(Path(codes))[0]
         distances, rows = inverted_lists.approximate_neighbours(index, packed, k + 1)
-    elif weighted:
+    elif weighted or asymmetric:
         mean = np.array(header.flips, np.float32)
         flips = np.stack([mean if query in own else made[query].flips for query in queries])
-        weights = bit_weights(shares_of_ones(stored, header.bits), flips)
         bits = np.unpackbits(packed, 1, header.bits, BIT_ORDER).astype(bool)
-        distances, rows = weighted_neighbours(stored, bits, weights, k + 1)
+        if weighted:
+            weights = bit_weights(shares_of_ones(stored, header.bits), flips)
+            distances, rows = weighted_neighbours(stored, bits, weights, k + 1)
+        else:
+            distances, rows = asymmetric_neighbours(stored, np.abs(bits - flips), k + 1)
     else:
         distances, rows = exact_neighbours(stored, packed, k + 1)
 
@@ -127,8 +133,7 @@ def _encode(images: Sequence[str], codes: Path | str, model: str, run: Path | st
 def show(results: Sequence[Neighbours]) -> None:
     """Print a table for each query."""
     for found in results:
-        weighted = any(isinstance(distance, float) for distance in found.distances)
-        columns = "id", "weight that differs" if weighted else "bits that differ"
+        columns = "id", "bits that differ"
         rows = zip(found.ids, [round(distance, 1) for distance in found.distances], strict=True)
         align = ("left", "right") if found.ids else None  # tabulate 0.9 wants no columns of an empty table
         # an id such as 007 is no number

@@ -1,6 +1,9 @@
-"""Hamming distance in which a bit counts the more, the more informative and the more certain it is.
+"""Two distances that look at more than the stored bits, each linear in them.
 
-The distance of a query q from a stored code c is the sum, over the bits i in which they differ, of
+The asymmetric distance of a query from a stored code is how many bits of a sample of the query's own q(z'|x) differ
+from the code, in expectation: the sum of |p_i - c_i| over the bits, where p_i is the probability of a one.
+
+In the weighted distance a bit counts the more, the more informative and the more certain it is. The distance of a query q from a stored code c is the sum, over the bits i in which they differ, of
 
     w_i = H(m_i) ln((1 - f_i) / f_i),  scaled so that the mean over the bits is 1.
 
@@ -49,18 +52,36 @@ def weighted_neighbours(
     packed: NDArray[np.uint8], queries: NDArray[np.bool_], weights: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Find what `exact_neighbours` does under (M, D) weights, for (M, D) bits; ties come in any order."""
+    return _nearest(packed, (weights * queries).sum(1), np.where(queries, -weights, weights), k)
+
+
+def asymmetric_neighbours(
+    packed: NDArray[np.uint8], probabilities: NDArray[np.float32], k: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Find the codes from which (M, D) probabilities of a one differ least, in expectation; ties come in any order.
+
+    >>> distances, rows = asymmetric_neighbours(np.array([[0b01], [0b11]], np.uint8), np.float32([[0.9, 0.6]]), 2)
+    >>> print(distances.round(2), rows)
+    [[0.5 0.7]] [[1 0]]
+    """
+    return _nearest(packed, probabilities.sum(1), 1 - 2 * probabilities, k)
+
+
+def _nearest(
+    packed: NDArray[np.uint8], offset: NDArray[np.float32], slope: NDArray[np.float32], k: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Find the k codes c with the least offset (M,) + slope (M, D) c."""
     if not len(packed):
-        return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-    # sum w |q - c| = sum w q + sum w (1 - 2q) c is linear in c. FAISS's product quantiser looks inner
-    # products up byte by byte, and so computes this if its "centroids" are the 256 bytes themselves.
+        return np.empty((len(slope), 0), np.float32), np.empty((len(slope), 0), np.int64)
+    # FAISS's product quantiser looks inner products up byte by byte, and so computes those of bits if its
+    # "centroids" are the 256 bytes themselves.
     width = packed.shape[1]
     quantiser = faiss.IndexPQ(8 * width, width, 8, faiss.METRIC_INNER_PRODUCT)
     faiss.copy_array_to_vector(np.tile(BYTES, (width, 1)).ravel(), quantiser.pq.centroids)
     quantiser.is_trained = True
     quantiser.add_sa_codes(np.ascontiguousarray(packed))
-    linear = np.zeros((len(queries), 8 * width), np.float32)
-    linear[:, : queries.shape[1]] = np.where(queries, weights, -weights)
-    with limited_threads(len(queries)):
+    linear = np.zeros((len(slope), 8 * width), np.float32)
+    linear[:, : slope.shape[1]] = -slope
+    with limited_threads(len(slope)):
         products, rows = quantiser.search(linear, min(k, len(packed)))
-    distances = (weights * queries).sum(1, keepdims=True) - products
-    return np.maximum(distances, 0), rows  # rounding may have made a distance negative
+    return np.maximum(offset[:, None] - products, 0), rows  # rounding may have made a distance negative

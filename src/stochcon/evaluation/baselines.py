@@ -21,16 +21,36 @@ def principal(train: Tensor, test: Tensor, dims: int) -> Representation:
     return torch.from_numpy(pca.transform(train.numpy())), torch.from_numpy(pca.transform(test.numpy()))
 
 
-def _rotated_signs(train: Tensor, test: Tensor) -> Representation:
+def _rotated_signs(train: Tensor, test: Tensor, seed: int | None = None) -> Representation:
     # faiss.ITQTransform would also normalise every vector, which the paper does not (Gong et al., 2013).
     rotation = faiss.ITQMatrix(train.shape[1])
+    rotation.seed = rotation.seed if seed is None else seed
     rotation.train(train)
     return torch.from_numpy(rotation.apply(train) > 0), torch.from_numpy(rotation.apply(test) > 0)
 
 
-def itq(train: Tensor, test: Tensor, bits: int) -> Representation:
-    """Take the signs of principal components, rotated so that the signs lose least."""
-    return _rotated_signs(*principal(train, test, bits))
+def itq(train: Tensor, test: Tensor, bits: int, seed: int | None = None) -> Representation:
+    """Take the signs of principal components, rotated so that the signs lose least; a seed draws where that starts."""
+    return _rotated_signs(*principal(train, test, bits), seed)
+
+
+def autoencoder(train: Tensor, test: Tensor, bits: int, steps: int = 1000) -> Representation:
+    """Learn a linear code whose signs, with the gradient of a tanh, give the standardised floats back linearly."""
+    mean, std = train.mean(0), train.std(0).clamp_min(1e-6)
+    x, y = (train - mean) / std, (test - mean) / std
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encode, decode = torch.nn.Linear(x.shape[1], bits), torch.nn.Linear(bits, x.shape[1])
+        optimizer = torch.optim.Adam([*encode.parameters(), *decode.parameters()], lr=3e-3)
+        for _ in range(steps):
+            batch = x[torch.randint(len(x), (512,))]
+            relaxed = encode(batch).tanh()
+            signs = relaxed + (relaxed.sign() - relaxed).detach()
+            optimizer.zero_grad()
+            torch.nn.functional.mse_loss(decode(signs), batch).backward()
+            optimizer.step()
+    with torch.no_grad():
+        return encode(x) > 0, encode(y) > 0
 
 
 def random_projections(train: Tensor, test: Tensor, bits: int) -> Representation:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
+import torch
 from rich.console import Console
 from rich.status import Status
 from torch import Tensor
@@ -14,7 +15,7 @@ from stochcon.data.images import Images, Split, raw_bits
 from stochcon.evaluation import probes
 from stochcon.evaluation.baselines import codes_of_pixels, itq, pixel_floats
 from stochcon.evaluation.features import Features, count_bits, extract
-from stochcon.evaluation.retrieval import MOST_QUERIES, retrieval
+from stochcon.evaluation.retrieval import MOST_QUERIES, hashing_protocol, retrieval
 
 Labelled = tuple[Images, Tensor, Images, Tensor]  # to learn from, their labels (N,); to classify, theirs
 Pair = tuple[Features, Features]  # one model's, of the images to learn from and of those to classify
@@ -35,15 +36,19 @@ NAMES = {
 }
 """The name of each representation in tables, in their order there."""
 MEASURES = {"linear": "linear", "knn": "kNN", "map": "mAP", "p10": "P@10", "p100": "P@100"}
+MEASURES |= {"map1000": "mAP@1000", "mapall": "mAP@All"}
 
 
-def evaluate(run: Path | str, split: Split = "test", progress: bool = True) -> dict[str, float]:
+def evaluate(
+    run: Path | str, split: Split = "test", progress: bool = True, hashing: bool = False
+) -> dict[str, float]:
     """Score the features of a run and the baselines at classifying and retrieving images (sections 4.1, 4.3).
 
     Args:
         run: The directory of a finished run, into which metrics.json or metrics-validation.json is written.
         split: The images to classify. Make choices on validation, and read test once, at the end.
         progress: Whether to say in the terminal what is being done.
+        hashing: Measure the codes by the protocol of the literature on hashing too, `map1000.NAME` and `mapall.NAME`.
 
     Returns:
         `linear.NAME`, `knn.NAME`, `map.NAME`, `p10.NAME` and `p100.NAME`, in per cent, for each representation;
@@ -65,7 +70,7 @@ def evaluate(run: Path | str, split: Split = "test", progress: bool = True) -> d
         status.update("computing features and baselines")
         features = extract(model, train.pixels, config.views), extract(model, test.pixels, config.views)
         width = config.latent.dim or BITS_WITHOUT_LATENT
-        metrics = score(images, {"": features}, width, status) | {"seed": config.seed}
+        metrics = score(images, {"": features}, width, status, hashing) | {"seed": config.seed}
     atomic.write_json(file_of_split(run, runs.METRICS, split), metrics)
     return metrics
 
@@ -85,7 +90,9 @@ def file_of_split(run: Path | str, name: str, split: Split) -> Path:
     return Path(run) / (name if split == "test" else name.replace(".", f"-{split}."))
 
 
-def score(images: Labelled, features: dict[str, Pair], width: int, status: Status) -> dict[str, float]:
+def score(
+    images: Labelled, features: dict[str, Pair], width: int, status: Status, hashing: bool = False
+) -> dict[str, float]:
     """Compute `linear.NAME`, `knn.NAME`, `map.NAME` and the rest of `retrieval`, in per cent, for each name.
 
     The names are those of pixels, of codes of `width` bits, and of h, z and bits of each model. `features` has
@@ -104,6 +111,8 @@ def score(images: Labelled, features: dict[str, Pair], width: int, status: Statu
         status.update(f"scoring {NAMES[name]}")
         linear, knn = (probe(x, labels, y, truth) for probe in (probes.linear_top1, probes.knn_top1))
         scores = {"linear": linear, "knn": knn} | retrieval(x, labels, y, truth)
+        if hashing and x.dtype == torch.bool:
+            scores |= hashing_protocol(x, labels, y, truth)
         metrics |= {f"{measure}.{name}": round(value, 2) for measure, value in scores.items()}
     bits = features[""][1].bits
     if bits is None:

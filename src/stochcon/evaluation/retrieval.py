@@ -39,6 +39,24 @@ def retrieval(database: Tensor, labels: Tensor, queries: Tensor, truth: Tensor) 
     return scores
 
 
+def hashing_protocol(database: Tensor, labels: Tensor, queries: Tensor, truth: Tensor, k: int = 1000) -> dict[str, float]:
+    """Score every query as the literature on hashing does: `map1000`, over the first k, and `mapall`, in per cent.
+
+    Average precision is over the relevant images that are found, as in the code of HashNet (Cao et al., 2017) and
+    CIBHash (Qiu et al., 2021), and 0 if there are none. Equally near images come in one random order.
+    """
+    shuffled = torch.randperm(len(database), generator=torch.Generator().manual_seed(0))
+    database, labels = database[shuffled], labels[shuffled]
+    sums = torch.zeros(2, dtype=torch.float64)
+    for similarity, sought in zip(probes.similarities(database, queries), truth.split(probes.CHUNK), strict=True):
+        relevant = (labels[similarity.argsort(dim=1, descending=True, stable=True)] == sought[:, None]).double()
+        precision = relevant.cumsum(1) / torch.arange(1, len(labels) + 1)
+        for i, part in enumerate((slice(k), slice(None))):
+            found = relevant[:, part].sum(1)
+            sums[i] += ((relevant * precision)[:, part].sum(1) / found.clamp_min(1)).sum()
+    return dict(zip((f"map{k}", "mapall"), (100 * sums / len(truth)).tolist(), strict=True))
+
+
 def sample(labels: Tensor, most: int) -> Tensor:
     """Choose the indices of at most so many images, every class by its share, spread over its order."""
     order = labels.argsort(stable=True)

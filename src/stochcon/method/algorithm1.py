@@ -20,6 +20,10 @@ class Embeddings(NamedTuple):
     """v' of the branch that passes through the latent, (V', N, head.dim)."""
     logits: Tensor
     """The latent's logits, or means, (V', N, D)."""
+    c: Tensor
+    """Extension: centred samples of the branch without a latent, (V, N, D); without `latent.contrast` (V, N, 0)."""
+    c_prime: Tensor
+    """Those of the branch that passes through it, (V', N, D) or (V', N, 0)."""
 
 
 Objective = Callable[[Embeddings], Tensor]
@@ -55,9 +59,13 @@ class Algorithm1(StochCon):
         """
         h, h_prime = self.f(x, x_prime)  # {h, h'} = {f(x̂), f(x̂')}
         phi = self.phi(h_prime)  # φ' = π(h'), (optional) bottleneck projection
-        opposing = self.phi(h) if self.latent.reads_opposing else None  # section 4.2: the opposing view's σ
+        reads = self.latent.reads_opposing or self.contrasts
+        opposing = self.phi(h) if reads else None  # section 4.2: the opposing view's σ
         q = self.latent(phi, opposing, relaxation)
         z = q.rsample()  # z' ~ q(z|x), pathwise differentiable
         h_second = self.rho(z.to(h.dtype))  # h'' = ρ(z'), (optional) bottleneck upsampler
         v, v_prime = self.g(h, h_second)  # {v, v'} = {g(h), g(h'')}
-        return objective(Embeddings(v, v_prime, self.latent.logits(phi)))  # min L_InfoNCE(v, v')
+        c, c_prime = h[..., :0], h_prime[..., :0]
+        if opposing is not None and self.contrasts:
+            c, c_prime = (self.latent.centred(x) for x in (self.latent(opposing, phi, relaxation).rsample(), z))
+        return objective(Embeddings(v, v_prime, self.latent.logits(phi), c, c_prime))  # min L_InfoNCE(v, v')

@@ -118,6 +118,10 @@ class Latent(nn.Module):
         """Return the real numbers (..., D) whose signs are the bits of the stored code."""
         return phi[..., : self.dim]
 
+    def centred(self, z: Tensor) -> Tensor:
+        """Return samples (..., D) about the threshold of their bits, so that their cosine ranks as the code does."""
+        return z
+
     def mean(self, phi: Tensor) -> Tensor:
         """Return the deterministic z, (..., D)."""
         return self(phi).mean
@@ -161,6 +165,10 @@ class Bernoulli(Latent):
     def forward(self, phi: Tensor, opposing: Tensor | None = None, relaxation: float = 0.1) -> GumbelBernoulli:
         """Return relaxed bits at the temperature `relaxation`."""
         return GumbelBernoulli(_in_float32(phi), relaxation, self.options.hard)
+
+    def centred(self, z: Tensor) -> Tensor:
+        """Return samples from -1 to 1, whose inner product is D - 2 * Hamming distance."""
+        return 2 * z - 1
 
     def probabilities(self, phi: Tensor) -> Tensor:
         """Return the probability of a one."""

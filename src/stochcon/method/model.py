@@ -51,6 +51,7 @@ class StochCon(nn.Module):
         self.backbone = backbones.build(config.backbone, config.data.channels)
         self.width = width = backbones.width(self.backbone)
         self.latent = latents.build(config.latent, width)
+        self.contrasts = bool(config.latent.contrast) and self.latent.has_code
         parameters = self.latent.dim * self.latent.n_parameters
         scale = config.latent.logit_scale
         self.pi: nn.Module

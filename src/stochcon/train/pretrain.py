@@ -12,15 +12,14 @@ from stochcon import runs
 from stochcon.config import Config
 from stochcon.data.sets import load_training
 from stochcon.data.training_images import TrainingImages
-from stochcon.method.algorithm1 import Algorithm1, Embeddings, Objective
+from stochcon.method.algorithm1 import Algorithm1, Objective
 from stochcon.method.model import StochCon
-from stochcon.method.objective import decorrelation, multi_crop_info_nce
 from stochcon.parallel import rank, restarted, synchronise_batch_norm, world_size
 from stochcon.train import gradcache
 from stochcon.train.loop import Loop, Schedule, build_optimizer, cosine, derive_seed, launch, warmup_cosine
-from stochcon.views import eval_view, make_views
-
-CALIBRATION_IMAGES = 20_000
+from stochcon.train.objective import build_objective
+from stochcon.train.rebit import finish, relearn, store
+from stochcon.views import make_views
 
 
 def pretrain(
@@ -89,9 +88,9 @@ def pretrain(
                 observe(step + 1, model)
             if loop.record(loss, relaxation=relaxation, **active):
                 images.report(out / runs.SKIPPED)
-        if rank() == 0:
-            _calibrate(model, images, config)
-            runs.write_tensors(out / runs.MODEL, model.state_dict())
+        if config.rebit.steps and model.latent.has_code:
+            relearn(model, store(model, images, config), config, fabric, out, progress)
+        finish(model, images, config, out)
         fabric.barrier()
     return out
 
@@ -106,16 +105,7 @@ def backward(
     model = network.module
     assert isinstance(model, StochCon)
     active = dict[str, Tensor]()
-
-    def objective(embeddings: Embeddings) -> Tensor:
-        v, v_prime, logits = embeddings
-        top, bottom = (v_prime, v) if config.latent.placement == "top" else (v, v_prime)
-        loss = multi_crop_info_nce(top, bottom, config.temperature)
-        if config.latent.decorrelation and model.latent.has_code:
-            loss = loss + config.latent.decorrelation * decorrelation(logits)
-        if model.latent.binary:
-            active["active"] = (logits.detach() > 0).float().mean()
-        return loss
+    objective = build_objective(config, model.latent, active)
 
     def branches(k: int) -> tuple[Tensor, Tensor]:
         # Seeded here, so that a chunk that passes twice has the same views and the same noise.
@@ -135,19 +125,6 @@ def backward(
     loss = network(*branches(0), relaxation, objective)
     fabric.backward(loss)
     return loss.detach(), active
-
-
-@torch.no_grad()
-def _calibrate(model: StochCon, images: TrainingImages, config: Config) -> None:
-    """Set the thresholds of bits by plain training images, at most CALIBRATION_IMAGES of them."""
-    model.eval()
-    weight = next(model.parameters())
-    every = -(-len(images) // CALIBRATION_IMAGES)
-    some = images.batches(torch.arange(0, len(images), every).split(512))
-    model.calibrate(
-        torch.cat([model.backbone(eval_view(batch.to(weight.device), config.views).to(weight)) for batch in some])
-    )
-    model.train()
 
 
 def _schedule(images: int, config: Config) -> Schedule:
