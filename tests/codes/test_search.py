@@ -14,7 +14,7 @@ from PIL import Image
 
 from stochcon.cli import main
 from stochcon.codes import inverted_lists, mosaic, weighted
-from stochcon.codes.encoder import encode
+from stochcon.codes.encoder import Encoder, encode
 from stochcon.codes.file import read_codes, shard, write
 from stochcon.codes.packed import Codes
 from stochcon.codes.search import Neighbours, search, show
@@ -46,7 +46,7 @@ def stored(tmp_path: Path) -> Path:
 def test_a_search_by_id_imports_neither_torch_nor_pandas(stored: Path) -> None:
     program = (
         "import sys; from stochcon import search\n"
-        "for more in ({}, {'weighted': True}, {'approximate': True}):\n"
+        "for more in ({}, {'weighted': True}, {'approximate': True}, {'asymmetric': True}):\n"
         f"    search({str(stored)!r}, [{name(1)!r}], **more)\n"
         "assert not {'torch', 'pandas', 'matplotlib'} & sys.modules.keys()"
     )
@@ -116,6 +116,25 @@ def test_weighted_distances_are_those_of_a_loop(d: int, n: int, k: int, seed: in
         assert np.allclose(distances[query], np.sort(expected)[:k], atol=1e-3)
         assert np.allclose(distances[query], expected[indices[query]], atol=1e-3)
         assert len({*indices[query].tolist()}) == min(n, k)
+
+
+@given(d=st.integers(1, 40), n=st.integers(1, 30), k=st.integers(1, 40), seed=st.integers(0, 99))
+def test_asymmetric_distances_are_those_of_a_loop(d: int, n: int, k: int, seed: int) -> None:
+    made, p = make(n, d, seed=seed), np.random.default_rng(seed).random((3, d), np.float32)
+    expected = np.abs(p[:, None] - made.unpack()).sum(2)
+    distances, rows = weighted.asymmetric_neighbours(made.packed, p, k)
+    np.testing.assert_allclose(distances, np.sort(expected, axis=1)[:, :k], atol=1e-4)
+    np.testing.assert_allclose(np.take_along_axis(expected, rows, axis=1), distances, atol=1e-4)
+
+
+def test_an_asymmetric_search_has_the_probabilities_of_an_image_file(run: Path, pictures: Path, tmp_path: Path) -> None:
+    encode(run, str(pictures), tmp_path / "codes.parquet", progress=False)
+    query = pictures / "02.png"
+    codes, one = read_codes(tmp_path / "codes.parquet"), Encoder(run).file(query)
+    p = np.abs(one.unpack() - one.flips)
+    (found,) = search(tmp_path / "codes.parquet", [str(query)], 3, run=run, asymmetric=True)
+    expected = np.abs(p - codes.unpack()).sum(1)
+    np.testing.assert_allclose(found.distances, np.sort(expected)[:3], atol=1e-4)
 
 
 def test_an_uninformative_bit_does_not_count_when_weighted(tmp_path: Path) -> None:
@@ -234,7 +253,10 @@ def test_search_says_what_is_wrong(
         ([out, pictures / "bad.png", "--run", run], f"{pictures / 'bad.png'} cannot be read: an empty file"),
         ([out, "02.png", "-k", "0"], "k is 0; it must be at least 1"),
         ([out], f"there is nothing to look for in {out}"),
-        ([out, "02.png", "--weighted", "--approximate"], "a weighted search compares all codes"),
+        (
+            [out, "02.png", "--weighted", "--approximate"],
+            "weighted, approximate and asymmetric are three searches: choose one",
+        ),
         ([tmp_path / "none", "02.png"], f"{tmp_path / 'none'} is missing"),
         ([out, "02.png", "--picture", "x.png"], "--picture x.png needs --images"),
         ([out, "02.png", "-k", "1", "--images", tmp_path / "empty"], "it must be what was encoded"),

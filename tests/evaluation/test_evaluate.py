@@ -7,6 +7,8 @@ import pytest
 
 from stochcon.config import Data
 from stochcon.evaluation.evaluate import NAMES, evaluate, labelled_images, show, table
+from stochcon.recipebook import recipe
+from tests.data.test_array_sets import write_cifar
 from tests.evaluation.examples import tiny
 from tests.shared import write_run
 
@@ -26,6 +28,17 @@ def test_metrics_have_the_keys_that_the_latent_has(kind: str, codes: list[str], 
     if counts:
         assert (metrics["bits"], metrics["compression"]) == (16, 16 * 16 * 8 / 16)
     assert table(metrics)["representation"].tolist() == [NAMES[name] for name in representations]
+
+
+def test_cifar_is_measured_as_the_literature_on_hashing_does(tmp_path: Path) -> None:
+    write_cifar(tmp_path / "cifar")
+    small = {"backbone": {"name": "small", "width": 1}, "latent": {"kind": "bernoulli", "dim": 16}}
+    run = write_run(tmp_path / "run", recipe("cifar10", **{"data.root": tmp_path / "cifar"}, **small))
+    metrics = evaluate(run, "test", progress=False, hashing=True)
+    codes = ["pixels-pca-sign", "pixels-itq", "h-itq", "bits"]
+    assert {name for name in metrics if name.startswith("mapall")} == {f"mapall.{code}" for code in codes}
+    assert metrics["map1000.bits"] == metrics["mapall.bits"], "the database has fewer images"
+    assert "mAP@1000" in table(metrics)
 
 
 def test_metrics_are_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from stochcon.evaluation.retrieval import average_precision, histograms, precision_at, retrieval, sample
+from stochcon.evaluation.retrieval import (
+    average_precision,
+    hashing_protocol,
+    histograms,
+    precision_at,
+    retrieval,
+    sample,
+)
 
 Image = tuple[int, bool]
 """Distance, and whether the image is relevant."""
@@ -101,3 +108,25 @@ def test_queries_without_an_answer_are_refused() -> None:
     for labels in (torch.tensor([1, 1, 1]), torch.empty(0, dtype=torch.long)):
         with pytest.raises(ValueError, match="no query is of a class that the database has"):
             retrieval(x, torch.zeros(3, dtype=torch.long), x[: len(labels)], labels)
+
+
+def top_map(labels: list[int], ranked: list[list[int]], truth: list[int], k: int) -> float:
+    """Transcribed from the literature on hashing: the precision at each relevant image that the first k have."""
+    precisions = []
+    for sought, order in zip(truth, ranked, strict=True):
+        at = [place for place, row in enumerate(order[:k], 1) if labels[row] == sought]
+        precisions.append(np.mean([(i + 1) / place for i, place in enumerate(at)]) if at else 0.0)
+    return 100 * float(np.mean(precisions))
+
+
+@given(st.integers(5, 40), st.integers(1, 50), st.integers(0, 99))
+def test_the_protocol_of_hashing_is_that_of_a_loop(n: int, k: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    points = np.sort(rng.permutation(100)[:n])  # queries at 0 and at 100 of a line: nothing is tied
+    database = torch.arange(100)[None] < torch.from_numpy(points)[:, None]
+    queries = torch.stack([torch.zeros(100), torch.ones(100)]).bool()
+    labels, truth = rng.integers(0, 3, n), [0, 1]
+    scores = hashing_protocol(database, torch.from_numpy(labels), queries, torch.tensor(truth), k)
+    ranked = [list(range(n)), list(range(n))[::-1]]
+    assert scores[f"map{k}"] == pytest.approx(top_map(labels.tolist(), ranked, truth, k), abs=1e-9)
+    assert scores["mapall"] == pytest.approx(top_map(labels.tolist(), ranked, truth, n), abs=1e-9)

@@ -12,11 +12,12 @@ def replay(latent: Latent, noise: Tensor) -> Latent:
     class Replayed(type(latent)):  # type: ignore[misc]
         def forward(self, phi: Tensor, opposing: Tensor | None = None, relaxation: float = 0.1) -> Distribution:
             q = super().forward(phi, opposing, relaxation)
+            given = noise[: len(phi)]
 
             def rsample() -> Tensor:
                 if not isinstance(q, GumbelBernoulli):
-                    return q.mean + q.stddev * noise
-                relaxed = ((q.logits + noise) / q.temperature).sigmoid()
+                    return q.mean + q.stddev * given
+                relaxed = ((q.logits + given) / q.temperature).sigmoid()
                 return compute_hard(relaxed) if q.hard else relaxed
 
             q.rsample = rsample

@@ -189,3 +189,14 @@ def test_a_latent_works_without_options_and_an_unknown_one_is_refused_with_those
     assert repr(latents.IsotropicGaussian(4)) == "IsotropicGaussian(dim=4, variance=cross)"
     with pytest.raises(ValueError, match="there is no 'gauss'; there are deterministic, bernoulli, gaussian"):
         latents.build(Options(kind="gauss"), D)
+
+
+@given(st.integers(1, 30), st.integers(0, 99))
+def test_centred_bits_have_the_cosine_of_their_hamming_distance(dim: int, seed: int) -> None:
+    latent = latents.build(Options(kind="bernoulli", dim=dim), width=7)
+    phi = torch.randn(2, dim, generator=torch.Generator().manual_seed(seed))
+    z = latent(phi).rsample()
+    a, b = latent.centred(z)
+    assert torch.cosine_similarity(a, b, dim=0).item() == pytest.approx(
+        1 - 2 * (z[0] != z[1]).float().mean().item(), abs=1e-5
+    )

@@ -6,7 +6,6 @@ torchrun starts this file on two or four processes: python -m torch.distributed.
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,10 @@ from torch import Tensor, nn
 
 from stochcon.config import Backbone, Config, Latent
 from stochcon.method.algorithm1 import Algorithm1, Embeddings, Objective
-from stochcon.method.objective import decorrelation, multi_crop_info_nce
 from stochcon.parallel import gather, rank, synchronise_batch_norm, world_size
 from stochcon.train import gradcache
 from stochcon.train.loop import launch
+from stochcon.train.objective import build_objective
 from tests.method.replay import replay
 
 N = 8  # images, over all processes
@@ -31,19 +30,14 @@ LATENTS: dict[str, dict[str, Any]] = {
     "bernoulli-extended": {"kind": "bernoulli", "logit_scale": 2.0, "decorrelation": 0.1},
     "gaussian-own": {"kind": "gaussian", "variance": "own"},
     "gaussian-cross-top": {"kind": "gaussian", "variance": "cross", "placement": "top", "decorrelation": 0.1},
+    "bernoulli-contrast": {"kind": "bernoulli", "hard": False, "contrast": 0.5},
+    "gaussian-contrast-top": {"kind": "gaussian", "placement": "top", "contrast": 2.0},
 }
 CASES = {
     f"{name}-{n_local}": (Config(backbone=Backbone(width=4), latent=Latent(dim=8, **latent)), n_local)
     for name, latent in LATENTS.items()
     for n_local in (0, 3)
 } | {"norms-with-activation": (Config(backbone=Backbone(name="test_efficientnet", stem="standard")), 0)}
-
-
-def objective(embeddings: Embeddings, config: Config) -> Tensor:
-    v, v_prime, logits = embeddings
-    top, bottom = (v_prime, v) if config.latent.placement == "top" else (v, v_prime)
-    value = multi_crop_info_nce(top, bottom, config.temperature)
-    return value + config.latent.decorrelation * decorrelation(logits) if config.latent.dim else value
 
 
 def step(name: str, chunks: int = 1, cached: bool = True) -> dict[str, Tensor]:
@@ -57,7 +51,8 @@ def step(name: str, chunks: int = 1, cached: bool = True) -> dict[str, Tensor]:
     if not n_local:
         top, bottom = top.split(1)
     x, x_prime = (bottom, top) if config.latent.placement == "top" else (top, bottom)
-    noise, latent = torch.randn(len(x_prime), N, model.latent.dim).double(), model.latent
+    noise, latent = torch.randn(max(len(x), len(x_prime)), N, model.latent.dim).double(), model.latent
+    objective = build_objective(config, latent, {})
     if world_size() > 1:
         synchronise_batch_norm(model)
     network = fabric.setup(model)
@@ -69,7 +64,7 @@ def step(name: str, chunks: int = 1, cached: bool = True) -> dict[str, Tensor]:
         return value
 
     if chunks > 1 and cached:
-        value = gradcache.backward(fabric, network, run, chunks, partial(objective, config=config))
+        value = gradcache.backward(fabric, network, run, chunks, objective)
     else:
         parts: list[Embeddings] = []
 
@@ -79,7 +74,7 @@ def step(name: str, chunks: int = 1, cached: bool = True) -> dict[str, Tensor]:
 
         for k in range(chunks):
             run(k, keep)
-        value = objective(Embeddings(*(torch.cat(x, 1) for x in zip(*parts, strict=True))), config)
+        value = objective(Embeddings(*(torch.cat(x, 1) for x in zip(*parts, strict=True))))
         fabric.backward(value)
     gradients = {f"gradient of {key}": p.grad for key, p in model.named_parameters() if p.grad is not None}
     assert len(gradients) == len(list(model.parameters()))

@@ -39,9 +39,7 @@ MEASURES = {"linear": "linear", "knn": "kNN", "map": "mAP", "p10": "P@10", "p100
 MEASURES |= {"map1000": "mAP@1000", "mapall": "mAP@All"}
 
 
-def evaluate(
-    run: Path | str, split: Split = "test", progress: bool = True, hashing: bool = False
-) -> dict[str, float]:
+def evaluate(run: Path | str, split: Split = "test", progress: bool = True, hashing: bool = False) -> dict[str, float]:
     """Score the features of a run and the baselines at classifying and retrieving images (sections 4.1, 4.3).
 
     Args:

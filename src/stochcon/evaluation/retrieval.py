@@ -39,7 +39,9 @@ def retrieval(database: Tensor, labels: Tensor, queries: Tensor, truth: Tensor) 
     return scores
 
 
-def hashing_protocol(database: Tensor, labels: Tensor, queries: Tensor, truth: Tensor, k: int = 1000) -> dict[str, float]:
+def hashing_protocol(
+    database: Tensor, labels: Tensor, queries: Tensor, truth: Tensor, k: int = 1000
+) -> dict[str, float]:
     """Score every query as the literature on hashing does: `map1000`, over the first k, and `mapall`, in per cent.
 
     Average precision is over the relevant images that are found, as in the code of HashNet (Cao et al., 2017) and
