@@ -12,51 +12,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from stochcon import atomic, runs
-from stochcon.data.images import Images, Split
-from stochcon.data.sets import load_training
+from stochcon.data.images import Split
 from stochcon.evaluation import probes
-from stochcon.evaluation.baselines import (
-    Representation,
-    above_median,
-    autoencoder,
-    codes_of_pixels,
-    itq,
-    random_projections,
-)
+from stochcon.evaluation.baselines import above_median, autoencoder, codes_of_pixels, itq_fits, random_projections
 from stochcon.evaluation.evaluate import labelled_images
-from stochcon.evaluation.features import extract
+from stochcon.evaluation.features import Features, extract
+from stochcon.evaluation.learned import learn_codes
 from stochcon.evaluation.retrieval import retrieval
-from stochcon.method.algorithm1 import Algorithm1
-from stochcon.train.loop import launch
-from stochcon.train.rebit import finish, rebit_config, relearn, store
 
 OUT = Path(__file__).parents[1] / "results" / "codes"
-FITS = 5
-
-
-def learned(run: Path, widths: list[int], train: Images, test: Images) -> dict[int, Representation]:
-    """Learn the code of a run again at each width, and make its bits of the images."""
-    trained, config = runs.load_model(run)
-    images, fabric = load_training(config.data), launch()
-    stored = store(trained, images, rebit_config(run))
-    codes = {}
-    for width in widths:
-        wanted = rebit_config(run, **{"latent.dim": width})
-        model = Algorithm1(wanted)
-        model.backbone.load_state_dict(trained.backbone.state_dict())
-        with tempfile.TemporaryDirectory() as folder:
-            relearn(model, stored, wanted, fabric, Path(folder), progress=False)
-            finish(model, images, wanted, Path(folder))
-        parts = [extract(model, x.pixels, config.views).bits for x in (train, test)]
-        codes[width] = (parts[0], parts[1])
-    return codes  # type: ignore[return-value]
 
 
 def compare(stochcon: Path, simclr: Path, widths: list[int], split: Split) -> dict[int, dict[str, dict[str, float]]]:
@@ -70,13 +39,14 @@ def compare(stochcon: Path, simclr: Path, widths: list[int], split: Split) -> di
             "linear": probes.linear_top1(x, labels, y, truth),
         }
 
-    def features(run: Path) -> Representation:
+    def features(run: Path) -> tuple[Features, Features]:
         model, config = runs.load_model(run)
-        return extract(model, train.pixels, config.views).h, extract(model, test.pixels, config.views).h
+        return extract(model, train.pixels, config.views), extract(model, test.pixels, config.views)
 
-    h, own = features(simclr), features(stochcon)
-    floats = {"h": score(*own), "simclr-h": score(*h)}
-    ours, head = learned(stochcon, widths, train, test), learned(simclr, widths, train, test)
+    own, theirs = features(stochcon), features(simclr)
+    h = theirs[0].h, theirs[1].h
+    floats = {"h": score(own[0].h, own[1].h), "simclr-h": score(*h)}
+    ours, head = learn_codes(stochcon, own, widths), learn_codes(simclr, theirs, widths)
     pixels = codes_of_pixels(train, test, widths)
     scores = {}
     for width in widths:
@@ -84,8 +54,8 @@ def compare(stochcon: Path, simclr: Path, widths: list[int], split: Split) -> di
         codes |= {"simclr-median": above_median(*h, width), "simclr-random": random_projections(*h, width)}
         codes |= {"simclr-autoencoder": autoencoder(*h, width)}
         scores[width] = floats | {name: score(*code) for name, code in codes.items()}
-        fits = [score(*itq(*h, width, seed)) for seed in range(FITS)]
-        scores[width]["simclr-itq"] = {m: sum(fit[m] for fit in fits) / FITS for m in fits[0]}
+        fits = [score(*fit) for fit in itq_fits(*h, width)]
+        scores[width]["simclr-itq"] = {m: sum(fit[m] for fit in fits) / len(fits) for m in fits[0]}
         for name, values in sorted(scores[width].items(), key=lambda item: -item[1]["map"]):
             print(f"{width:4d} {name:20s}" + "".join(f"{m} {v:6.2f}  " for m, v in values.items()), flush=True)
     return scores
@@ -122,5 +92,4 @@ def summarise() -> None:
 
 
 if __name__ == "__main__":
-    torch.manual_seed(0)
     main()

@@ -17,4 +17,4 @@ def blobs(n: int, dim: int, seed: int) -> tuple[Tensor, Tensor]:
 def tiny(kind: str, dim: int, limit: int, seed: int = 0) -> Config:
     """Configure a network of width 1 on so many digits."""
     latent = {"latent.kind": kind, "latent.dim": dim}
-    return recipe("digits", seed=seed, **latent, **{"data.limit": limit, "backbone.width": 1})
+    return recipe("digits", seed=seed, **latent, **{"data.limit": limit, "backbone.width": 1, "rebit.steps": 2})

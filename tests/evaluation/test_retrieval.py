@@ -115,8 +115,8 @@ def top_map(labels: list[int], ranked: list[list[int]], truth: list[int], k: int
     precisions = []
     for sought, order in zip(truth, ranked, strict=True):
         at = [place for place, row in enumerate(order[:k], 1) if labels[row] == sought]
-        precisions.append(np.mean([(i + 1) / place for i, place in enumerate(at)]) if at else 0.0)
-    return 100 * float(np.mean(precisions))
+        precisions.append(sum((i + 1) / place for i, place in enumerate(at)) / max(1, len(at)))
+    return 100 * sum(precisions) / len(precisions)
 
 
 @given(st.integers(5, 40), st.integers(1, 50), st.integers(0, 99))

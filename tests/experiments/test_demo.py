@@ -15,7 +15,7 @@ from tests.shared import error
 
 @pytest.fixture
 def tiny() -> Config:
-    return recipe("photographs", batch_size=36, epochs=1, **{"data.limit": 360, "backbone.width": 4})
+    return recipe("photographs", batch_size=36, epochs=1, **{"data.limit": 360, "backbone.width": 4, "rebit.steps": 3})
 
 
 def test_the_demo_leaves_a_table_and_a_picture(
@@ -24,7 +24,7 @@ def test_the_demo_leaves_a_table_and_a_picture(
     for _ in range(2):  # a second time over the first
         compare(tiny, tmp_path / "demo")
     metrics = json.loads((tmp_path / "demo" / "metrics.json").read_text())
-    codes = ("pixels", "pixels-pca-sign", "pixels-itq", "simclr-h", "simclr-h-itq", "h", "z", "bits")
+    codes = ("pixels", "pixels-pca-sign", "pixels-itq", "simclr-h", "simclr-h-itq", "simclr-head", "h", "z", "bits")
     assert {f"knn.{code}" for code in codes} < set(metrics)
     assert metrics["bits"] == 64
     assert f"{metrics['knn.bits']:.1f}" in capsys.readouterr().out

@@ -9,7 +9,6 @@ from torch import Tensor
 import stochcon
 from stochcon import runs
 from stochcon.cli import main
-from stochcon.recipebook import changed
 from stochcon.train.rebit import Stored, _pairs, neighbours, rebit, rebit_config
 
 SHORT = {"rebit.steps": 30, "rebit.batch_size": 64, "rebit.views": 3}
@@ -101,5 +100,5 @@ def test_a_pair_is_two_views_of_an_image_and_its_positive() -> None:
 
 
 def test_identity_has_nothing_to_learn() -> None:
-    with pytest.raises(ValueError, match="rebit.steps needs --latent.projection linear"):
-        changed(stochcon.recipe("digits"), {"latent.projection": "identity", "latent.logit_scale": 0, "rebit.steps": 9})
+    with pytest.raises(ValueError, match=r"rebit\.steps needs --latent.projection linear"):
+        stochcon.recipe("digits", latent={"projection": "identity", "logit_scale": 0}, rebit={"steps": 9})

@@ -3,7 +3,8 @@
 The asymmetric distance of a query from a stored code is how many bits of a sample of the query's own q(z'|x) differ
 from the code, in expectation: the sum of |p_i - c_i| over the bits, where p_i is the probability of a one.
 
-In the weighted distance a bit counts the more, the more informative and the more certain it is. The distance of a query q from a stored code c is the sum, over the bits i in which they differ, of
+In the weighted distance a bit counts the more, the more informative and the more certain it is. The distance of a
+query q from a stored code c is the sum, over the bits i in which they differ, of
 
     w_i = H(m_i) ln((1 - f_i) / f_i),  scaled so that the mean over the bits is 1.
 

@@ -6,8 +6,9 @@ images to classify; each is two tensors of booleans, (N, bits) and (M, bits).
 
 import faiss
 import torch
+import torch.nn.functional as F
 from sklearn.decomposition import PCA
-from torch import Tensor
+from torch import Tensor, nn
 
 from stochcon.data.images import Images
 
@@ -29,9 +30,15 @@ def _rotated_signs(train: Tensor, test: Tensor, seed: int | None = None) -> Repr
     return torch.from_numpy(rotation.apply(train) > 0), torch.from_numpy(rotation.apply(test) > 0)
 
 
-def itq(train: Tensor, test: Tensor, bits: int, seed: int | None = None) -> Representation:
-    """Take the signs of principal components, rotated so that the signs lose least; a seed draws where that starts."""
-    return _rotated_signs(*principal(train, test, bits), seed)
+def itq(train: Tensor, test: Tensor, bits: int) -> Representation:
+    """Take the signs of principal components, rotated so that the signs lose least."""
+    return _rotated_signs(*principal(train, test, bits))
+
+
+def itq_fits(train: Tensor, test: Tensor, bits: int, fits: int = 5) -> list[Representation]:
+    """Fit ITQ from several random rotations, whose scores differ by a point or two."""
+    components = principal(train, test, bits)
+    return [_rotated_signs(*components, seed) for seed in range(fits)]
 
 
 def autoencoder(train: Tensor, test: Tensor, bits: int, steps: int = 1000) -> Representation:
@@ -40,14 +47,14 @@ def autoencoder(train: Tensor, test: Tensor, bits: int, steps: int = 1000) -> Re
     x, y = (train - mean) / std, (test - mean) / std
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        encode, decode = torch.nn.Linear(x.shape[1], bits), torch.nn.Linear(bits, x.shape[1])
+        encode, decode = nn.Linear(x.shape[1], bits), nn.Linear(bits, x.shape[1])
         optimizer = torch.optim.Adam([*encode.parameters(), *decode.parameters()], lr=3e-3)
         for _ in range(steps):
             batch = x[torch.randint(len(x), (512,))]
             relaxed = encode(batch).tanh()
             signs = relaxed + (relaxed.sign() - relaxed).detach()
             optimizer.zero_grad()
-            torch.nn.functional.mse_loss(decode(signs), batch).backward()
+            F.mse_loss(decode(signs), batch).backward()
             optimizer.step()
     with torch.no_grad():
         return encode(x) > 0, encode(y) > 0

@@ -14,9 +14,17 @@ from stochcon import atomic, report
 from stochcon.config import changes
 from stochcon.data.images import Split, stratified_subset
 from stochcon.evaluation import probes
-from stochcon.evaluation.baselines import Representation, above_median, codes_of_pixels, itq
+from stochcon.evaluation.baselines import (
+    Representation,
+    above_median,
+    autoencoder,
+    codes_of_pixels,
+    itq_fits,
+    random_projections,
+)
 from stochcon.evaluation.evaluate import NAMES, Labelled, Pair, file_of_split, labelled_images
 from stochcon.evaluation.features import extract
+from stochcon.evaluation.learned import learn_codes
 from stochcon.evaluation.retrieval import retrieval
 from stochcon.runs import load_model
 
@@ -39,9 +47,10 @@ def curve(
 ) -> pd.DataFrame:
     """Score codes against their number of bits (sections 4.1, 4.3); write curve.json and curve.png.
 
-    One run is scored on 8, 16, 32 ... of its bits and on all; several runs on all of theirs. Beside them are
-    codes of as many bits of pixels and of h. Forest and ridge regression learn from SUBSET images at most,
-    drawn evenly over the classes.
+    One run is scored on 8, 16, 32 ... of its bits and on all; several runs on all of theirs. Beside them are codes of
+    as many bits of pixels and of h, and bits that `rebit` learns at each length on its own h and on the baseline's:
+    what these two differ in is what the latent did for the network. ITQ is the mean of five fits. Forest and ridge
+    regression learn from SUBSET images at most, drawn evenly over the classes.
 
     Args:
         runs: Directories of finished runs, all with the same data; both files are written into the first.
@@ -87,12 +96,23 @@ def curve(
         }
         simclr = features[other] if other else None
         pixels = codes_of_pixels(train, test, [*steps])
+        status.update("learning bits of every length")
+        of_run = {name: [width for width, run in steps.items() if run == name] for name in names}
+        learned = {name: learn_codes(name, features[name], widths) for name, widths in of_run.items()}
+        head = learn_codes(other, simclr, [*steps]) if other and simclr else {}
         of_h = {name: score(features[name][0].h, features[name][1].h) for name in names}
         scores: dict[tuple[int, str], dict[str, float]] = {}
         for width, name in steps.items():
             status.update(f"scoring codes of {width} bits")
-            codes = codes_of_features(features[name], width, simclr) | pixels[width]
-            scores |= {(width, code): score(x, y) for code, (x, y) in codes.items() if x.shape[1] == width}
+            codes = {code: [both] for code, both in (codes_of_features(features[name], width, simclr)).items()}
+            codes |= {"rebit": [learned[name][width]]} | ({"simclr-head": [head[width]]} if head else {})
+            x, y = simclr or features[name]
+            codes[f"{'simclr-' if simclr else ''}h-itq"] = itq_fits(x.h, y.h, width)
+            codes |= {code: [both] for code, both in pixels[width].items()}
+            for code, fits in codes.items():
+                if fits[0][0].shape[1] == width:
+                    values = pd.DataFrame([score(*fit) for fit in fits])
+                    scores[width, code] = values.mean().round(4).to_dict()
             scores[width, "h"] = of_h[name]
     frame = pd.DataFrame(scores).unstack().rename_axis(["bits", "code", "measure"]).reset_index(name="score")
     scored = {name: by_width(frame, name).replace({np.nan: None}).to_dict("list") for name in MEASURES}
@@ -132,7 +152,8 @@ def codes_of_features(ours: Pair, count: int, simclr: Pair | None = None) -> dic
     assert train.bits is not None and test.bits is not None
     chosen = train.uncertainty.mean(0).argsort()[:count]
     prefix, (x, y) = ("simclr-", simclr) if simclr else ("", ours)
-    codes = {f"{prefix}h-itq": itq(x.h, y.h, count), f"{prefix}h-median": above_median(x.h, y.h, count)}
+    makers = {"median": above_median, "random": random_projections, "autoencoder": autoencoder}
+    codes = {f"{prefix}h-{name}": make(x.h, y.h, count) for name, make in makers.items()}
     return {"bits": (train.bits[:, chosen], test.bits[:, chosen])} | codes
 
 

@@ -1,5 +1,6 @@
 """A finished run is scored beside the codes that one would have without it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,7 @@ from stochcon.config import Data
 from stochcon.data import sets as data
 from stochcon.data.images import Images, Split, raw_bits
 from stochcon.evaluation import probes
-from stochcon.evaluation.baselines import codes_of_pixels, itq, pixel_floats
+from stochcon.evaluation.baselines import Representation, codes_of_pixels, itq, pixel_floats
 from stochcon.evaluation.features import Features, count_bits, extract
 from stochcon.evaluation.retrieval import MOST_QUERIES, hashing_protocol, retrieval
 
@@ -28,9 +29,15 @@ NAMES = {
     "simclr-h": "SimCLR's h",
     "simclr-h-itq": "SimCLR's h, ITQ",
     "simclr-h-median": "SimCLR's h, above median",
+    "simclr-h-random": "SimCLR's h, random projections",
+    "simclr-h-autoencoder": "SimCLR's h, binary autoencoder",
+    "simclr-head": "SimCLR's h, learned bits (rebit)",
     "h": "h, the backbone's output",
     "h-itq": "h, ITQ",
     "h-median": "h, above median",
+    "h-random": "h, random projections",
+    "h-autoencoder": "h, binary autoencoder",
+    "rebit": "h, learned bits of this length (rebit)",
     "z": "z, the latent's mean",
     "bits": "StochCon's bits",
 }
@@ -68,7 +75,7 @@ def evaluate(run: Path | str, split: Split = "test", progress: bool = True, hash
         status.update("computing features and baselines")
         features = extract(model, train.pixels, config.views), extract(model, test.pixels, config.views)
         width = config.latent.dim or BITS_WITHOUT_LATENT
-        metrics = score(images, {"": features}, width, status, hashing) | {"seed": config.seed}
+        metrics = score(images, {"": features}, width, status, hashing=hashing) | {"seed": config.seed}
     atomic.write_json(file_of_split(run, runs.METRICS, split), metrics)
     return metrics
 
@@ -89,12 +96,18 @@ def file_of_split(run: Path | str, name: str, split: Split) -> Path:
 
 
 def score(
-    images: Labelled, features: dict[str, Pair], width: int, status: Status, hashing: bool = False
+    images: Labelled,
+    features: dict[str, Pair],
+    width: int,
+    status: Status,
+    more: Mapping[str, Representation] | None = None,
+    hashing: bool = False,
 ) -> dict[str, float]:
     """Compute `linear.NAME`, `knn.NAME`, `map.NAME` and the rest of `retrieval`, in per cent, for each name.
 
     The names are those of pixels, of codes of `width` bits, and of h, z and bits of each model. `features` has
-    each model's by the prefix of its names; the bits of the one without a prefix are also counted.
+    each model's by the prefix of its names; the bits of the one without a prefix are also counted. `more` are scored
+    too, and with `hashing` all codes by `hashing_protocol`.
     """
     train, labels, test, truth = images
     codes = codes_of_pixels(train, test, [width])[width]
@@ -104,6 +117,7 @@ def score(
         found |= {f"{prefix}h": (a.h, b.h), f"{prefix}h-itq": itq(a.h, b.h, width)}
         optional = {"z": (a.z, b.z), "bits": (a.bits, b.bits)}
         found |= {f"{prefix}{n}": (x, y) for n, (x, y) in optional.items() if x is not None and y is not None}
+    found |= more or {}
     metrics: dict[str, float] = {}
     for name, (x, y) in found.items():
         status.update(f"scoring {NAMES[name]}")

@@ -16,9 +16,10 @@ from stochcon.config import Config
 from stochcon.data.images import Images
 from stochcon.evaluation import evaluate as scoring
 from stochcon.evaluation import probes
-from stochcon.evaluation.baselines import codes_of_pixels
-from stochcon.evaluation.curve import codes_of_features, panel, widths_up_to
+from stochcon.evaluation.baselines import codes_of_pixels, itq
+from stochcon.evaluation.curve import panel, widths_up_to
 from stochcon.evaluation.features import Features, extract
+from stochcon.evaluation.learned import learn_codes
 from stochcon.recipebook import recipe
 from stochcon.train.pretrain import pretrain
 
@@ -62,13 +63,17 @@ def compare(config: Config, out: Path) -> None:
         model, _ = runs.load_model(pretrain(run, out / run.recipe))
         features.append((extract(model, train.pixels, run.views), extract(model, test.pixels, run.views)))
     ours, simclr = features
-    with Console().status("comparing with the baselines") as status:
-        metrics = scoring.score(images, {"simclr-": simclr, "": ours}, width, status)
+    widths = widths_up_to(width)
+    with Console().status("learning bits of other lengths, and on SimCLR's h") as status:
+        learned = learn_codes(out / "bernoulli", ours, widths)
+        head = learn_codes(out / "simclr", simclr, widths)
+        metrics = scoring.score(images, {"simclr-": simclr, "": ours}, width, status, {"simclr-head": head[width]})
         atomic.write_json(out / runs.METRICS, metrics)
         status.update("drawing")
         knn: dict[int, dict[str, float]] = {}
-        for count, of_pixels in codes_of_pixels(train, test, widths_up_to(width)).items():
-            compared = codes_of_features(ours, count, simclr) | of_pixels
+        for count, of_pixels in codes_of_pixels(train, test, widths).items():
+            compared = {"bits": learned[count], "simclr-head": head[count]}
+            compared |= {"simclr-h-itq": itq(simclr[0].h, simclr[1].h, count)} | of_pixels
             knn[count] = {name: probes.knn_top1(x, labels, y, truth) for name, (x, y) in compared.items()}
         picture = report.save(draw(test, ours[1], pd.DataFrame(knn).T), out / "bits.png")
     scoring.show(metrics, f"{len(test):,} test patches after {config.epochs} epochs")
