@@ -16,7 +16,7 @@ from stochcon.recipebook import recipe
 def tiny_digits(**changes: Any) -> Config:
     """A network for digits of 8 pixels that is pretrained in a fraction of a second."""
     sizes = {"data.size": 8, "views.global_size": 8, "views.local_size": 4, "views.local_views": 0}
-    network = {"backbone.width": 4, "head": {"hidden": 8, "dim": 4}, "epochs": 1}
+    network = {"backbone.width": 4, "head": {"hidden": 8, "dim": 4}, "epochs": 1, "rebit.steps": 3}
     return recipe("digits", **sizes | network | changes)
 
 

@@ -29,6 +29,7 @@ TINY = {
     "data": {"limit": 64},
     "backbone": {"width": 4},
     "head": {"hidden": 16, "dim": 8},
+    "rebit": {"steps": 3},
     "batch_size": 16,
     "epochs": 1,
 }

@@ -28,7 +28,7 @@ class LaplaceLatent(Latent):
 
 def test_a_new_latent_is_one_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(LATENTS, "laplace", LaplaceLatent)
-    small = {"backbone.width": 4, "epochs": 1}
+    small = {"backbone.width": 4, "epochs": 1, "rebit.steps": 9}
     settings = stochcon.recipe("digits", latent=config.Latent(kind="laplace", dim=11), **small)
     run = stochcon.pretrain(settings, tmp_path / "run", progress=False)
     metrics = stochcon.evaluate(run, "validation", progress=False)

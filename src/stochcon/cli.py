@@ -15,7 +15,16 @@ from tyro.extras import SubcommandApp
 import stochcon
 from stochcon import report
 from stochcon.config import Config, explain
-from stochcon.pretrain_verb import Flag, Maybe, fields_as_options, pretrain, rebit, run_to_rebit, starting_point
+from stochcon.pretrain_verb import (
+    EVERYDAY,
+    Flag,
+    Maybe,
+    fields_as_options,
+    pretrain,
+    rebit,
+    run_to_rebit,
+    starting_point,
+)
 from stochcon.program import computing, say_once
 
 
@@ -269,5 +278,5 @@ def _run(arguments: list[str]) -> None:
         description="Images to short, interpretable, uncertain codes, learned without labels.",
         args=["--help" if argument == "--help-all" else argument for argument in arguments],
         config=(PositionalMetavarFromFieldName,),
-        registry=fields_as_options(everyday=bool(asks) and "--help-all" not in asks),
+        registry=fields_as_options(EVERYDAY.get(verb) if asks and "--help-all" not in asks else None),
     )

@@ -18,14 +18,18 @@ T = TypeVar("T")
 Flag = Annotated[FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")]
 Maybe = Annotated[DisallowNone[T | None], tyro.conf.arg(help_behavior_hint="")]
 """An option without a default value. The help does not say `(default: None)`."""
-EVERYDAY: dict[type[Frozen], set[str]] = {
-    Config: {"epochs", "batch_size", "seed", "data", "latent", "backbone", "rebit"},
-    Data: {"root"},
-    Latent: {"kind", "dim"},
-    Rebit: {"steps", "neighbours", "decorrelation"},
-    Backbone: {"name"},
+EVERYDAY: dict[str, dict[type[Frozen], set[str]]] = {
+    "pretrain": {
+        Config: {"epochs", "batch_size", "seed", "data", "latent", "backbone"},
+        Data: {"root"},
+        Latent: {"kind", "dim"},
+        Backbone: {"name"},
+    },
+    "rebit": {Config: {"seed", "latent", "rebit"}, Latent: {"dim"}, Rebit: {"steps", "neighbours", "decorrelation"}},
 }
-"""The fields that `pretrain --help` shows; `--help-all` shows every field."""
+"""The fields that a verb's --help shows; --help-all shows every field."""
+WHOLE = {"recipe", "data", "views", "backbone", "latent", "head", "optimizer"}
+"""The groups that the configuration of a run has had since version 0.1."""
 
 
 def pretrain(default: Config) -> Callable[..., None]:
@@ -122,6 +126,8 @@ def starting_point(options: list[str], asks: bool) -> Config:
     if named is None and not asks:
         raise ValueError(f"pretrain needs a recipe: {', '.join(RECIPES)}; or --resume DIR")
     try:
+        if fields.keys() >= WHOLE:  # of a run, perhaps of an earlier version: what it lacks is off
+            return changed(Config(), fields)
         return recipe(named or "photographs", **fields)
     except ValueError as error:
         raise ValueError(f"{file}: {error}" if file else str(error)) from None
@@ -137,7 +143,7 @@ def _read(file: Path) -> dict[str, Any]:
     return fields
 
 
-def fields_as_options(everyday: bool) -> ConstructorRegistry:
+def fields_as_options(everyday: dict[type[Frozen], set[str]] | None) -> ConstructorRegistry:
     """Tell tyro how to make options of all fields, or of the everyday ones. It leaves the validation to `changed`."""
     registry = ConstructorRegistry()
 
@@ -146,12 +152,12 @@ def fields_as_options(everyday: bool) -> ConstructorRegistry:
         if not (isinstance(info.type, type) and issubclass(info.type, Frozen)):
             return None
         group: type[Frozen] = info.type
-        shown = EVERYDAY.get(group, set()) if everyday else {*group.model_fields} - {"recipe"}
+        shown = {*group.model_fields} - {"recipe"} if everyday is None else everyday.get(group, set())
 
         def build(**values: Any) -> Frozen:
             return group.model_construct(**values)
 
-        build.__doc__ = "" if everyday else group.__doc__
+        build.__doc__ = group.__doc__ if everyday is None else ""
         fields = []
         for name, field in group.model_fields.items():
             kind: Any = field.annotation if name in shown else Annotated[field.annotation, Suppress]

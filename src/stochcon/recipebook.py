@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from stochcon.config import Backbone, Config, Data, Head, Latent, Optimizer, Views, explain
+from stochcon.config import Backbone, Config, Data, Head, Latent, Optimizer, Rebit, Views, explain
 
 
 def photographs() -> Config:
@@ -21,7 +21,8 @@ def photographs() -> Config:
         views=Views(local_views=4, brightness=0.1, contrast=0.1, saturation=0.1, hue=0.02, grey=0, solarize=(0, 0, 0)),
         backbone=Backbone(name="small", width=16),
         latent=spread_bits(64),
-        epochs=34,
+        rebit=Rebit(steps=1000),
+        epochs=18,
     )
 
 
@@ -47,6 +48,7 @@ def digits() -> Config:
         ),
         backbone=Backbone(name="small", width=16),
         latent=spread_bits(16),
+        rebit=Rebit(steps=1000),
         head=Head(hidden=256, dim=64),
         batch_size=128,
         epochs=60,
@@ -75,7 +77,8 @@ def fashion_mnist() -> Config:
         ),
         backbone=Backbone(name="small", width=16),
         latent=spread_bits(256),
-        epochs=30,
+        rebit=Rebit(steps=1000),
+        epochs=15,
     )
 
 

@@ -25,7 +25,7 @@ NOT_RUN_HERE = {
     "stochcon pretrain --resume": "there is nothing left to train; tests/train/test_interruption.py interrupts runs",
 }
 """How a line begins that is not run, and why."""
-SMALLER = {"--epochs": "1", "--batch-size": "32", "--data.limit": "64", "--backbone.width": "4"}
+SMALLER = {"--epochs": "1", "--batch-size": "32", "--data.limit": "64", "--backbone.width": "4", "--rebit.steps": "2"}
 """Options that make `pretrain` quick: they replace those of the page."""
 STAND_FOR = {"DIR": "my-pictures", "RUN": "runs/another"}
 
@@ -41,6 +41,8 @@ def run(line: str) -> int:
     """Run a line in this process; whether it went well, as an exit status."""
     program, verb, *rest = [STAND_FOR.get(word, word) for word in line.split()]
     assert program == "stochcon"
+    if verb == "rebit":
+        rest += ["--rebit.steps", "2"]
     if verb == "pretrain":
         chunk = {"--chunk": "16"} if "--chunk" in rest else {}
         for option, value in (SMALLER | chunk).items():

@@ -10,7 +10,7 @@ from stochcon.recipebook import recipe
 
 
 def tiny() -> Config:
-    network = {"views.local_views": 1, "backbone.width": 2, "head": {"hidden": 8, "dim": 4}}
+    network = {"views.local_views": 1, "backbone.width": 2, "head": {"hidden": 8, "dim": 4}, "rebit.steps": 0}
     return recipe("digits", recipe="toy-digits", epochs=2, batch_size=50, **network, **{"data.limit": 100})
 
 

@@ -24,7 +24,7 @@ from stochcon.exporters.export import TOLERANCE, compare, export, to_onnx
 from tests.shared import error, write_run
 
 BITS = 13
-SMALL = {"latent.dim": BITS, "backbone.width": 4}
+SMALL = {"latent.dim": BITS, "backbone.width": 4, "rebit.steps": 20}
 
 
 @pytest.fixture(scope="module")

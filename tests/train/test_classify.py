@@ -55,7 +55,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Pretrain each latent for 4 steps on 100 digits."""
     folder = tmp_path_factory.mktemp("runs")
     tiny = {"batch_size": 25, "epochs": 1, "checkpoint_every": 2, "log_every": 2, "data.limit": 100}
-    net = {"backbone.width": 4, "latent.dim": 8, "head.hidden": 16, "head.dim": 8, "views.local_views": 1}
+    net = {
+        "backbone.width": 4,
+        "latent.dim": 8,
+        "head.hidden": 16,
+        "head.dim": 8,
+        "views.local_views": 1,
+        "rebit.steps": 0,
+    }
     for name, latent in LATENTS.items():
         pretrain(recipe("digits", **tiny, **net, latent=latent), folder / name, progress=False)
     return {name: folder / name for name in LATENTS}

@@ -29,6 +29,7 @@ TINY: dict[str, Any] = {
     "backbone.width": 4,
     "head": {"hidden": 16, "dim": 8},
     "views.local_views": 2,
+    "rebit.steps": 0,
     "checkpoint_every": 2,
     "log_every": 2,
 }

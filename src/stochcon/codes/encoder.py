@@ -40,7 +40,7 @@ class Encoder:
     Example:
         >>> import tempfile
         >>> from stochcon import pretrain, recipe
-        >>> tiny = recipe("digits").model_copy(update={"epochs": 1})
+        >>> tiny = recipe("digits", epochs=1, rebit={"steps": 3})
         >>> encoder = Encoder(pretrain(tiny, tempfile.mkdtemp() + "/run", progress=False))
         >>> codes = encoder(np.zeros((2, 28, 28, 3), np.uint8))
         >>> codes.bits, codes.ids.tolist(), encoder.features(np.zeros((28, 28), np.uint8)).h.shape

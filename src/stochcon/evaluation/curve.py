@@ -66,7 +66,7 @@ def curve(
 
     Example:
         >>> import tempfile, stochcon
-        >>> tiny = stochcon.recipe("digits").model_copy(update={"epochs": 1})
+        >>> tiny = stochcon.recipe("digits", epochs=1, rebit={"steps": 3})
         >>> run = stochcon.pretrain(tiny, tempfile.mkdtemp() + "/run", progress=False)
         >>> curve([run], split="validation", progress=False)["bits"].unique().tolist()
         [8, 16]

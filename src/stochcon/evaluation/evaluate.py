@@ -64,7 +64,7 @@ def evaluate(run: Path | str, split: Split = "test", progress: bool = True, hash
 
     Example:
         >>> import tempfile, stochcon
-        >>> tiny = stochcon.recipe("digits").model_copy(update={"epochs": 1})
+        >>> tiny = stochcon.recipe("digits", epochs=1, rebit={"steps": 3})
         >>> run = stochcon.pretrain(tiny, tempfile.mkdtemp() + "/run", progress=False)
         >>> 0 < evaluate(run, "validation", progress=False)["knn.bits"] < 100
         True

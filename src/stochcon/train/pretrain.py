@@ -52,7 +52,7 @@ def pretrain(
     Example:
         >>> import tempfile
         >>> from stochcon import recipe
-        >>> run = pretrain(recipe("digits", epochs=1), tempfile.mkdtemp() + "/run", progress=False)
+        >>> run = pretrain(recipe("digits", epochs=1, rebit={"steps": 0}), tempfile.mkdtemp() + "/run", progress=False)
         >>> sorted(path.name for path in run.iterdir())
         ['checkpoint', 'config.json', 'log.jsonl', 'model.safetensors']
     """
