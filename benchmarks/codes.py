@@ -22,7 +22,7 @@ from stochcon.evaluation import probes
 from stochcon.evaluation.baselines import above_median, autoencoder, codes_of_pixels, itq_fits, random_projections
 from stochcon.evaluation.evaluate import labelled_images
 from stochcon.evaluation.features import Features, extract
-from stochcon.evaluation.learned import learn_codes
+from stochcon.evaluation.learned import learn_widths
 from stochcon.evaluation.retrieval import retrieval
 
 OUT = Path(__file__).parents[1] / "results" / "codes"
@@ -46,7 +46,7 @@ def compare(stochcon: Path, simclr: Path, widths: list[int], split: Split) -> di
     own, theirs = features(stochcon), features(simclr)
     h = theirs[0].h, theirs[1].h
     floats = {"h": score(own[0].h, own[1].h), "simclr-h": score(*h)}
-    ours, head = learn_codes(stochcon, own, widths), learn_codes(simclr, theirs, widths)
+    ours, head = learn_widths(stochcon, own, widths), learn_widths(simclr, theirs, widths)
     pixels = codes_of_pixels(train, test, widths)
     scores = {}
     for width in widths:

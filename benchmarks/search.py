@@ -32,7 +32,7 @@ from stochcon.codes import inverted_lists
 from stochcon.codes.file import read_codes, write
 from stochcon.codes.packed import Codes
 from stochcon.codes.search import search
-from stochcon.codes.weighted import weighted_neighbours
+from stochcon.codes.weighted import asymmetric_neighbours, weighted_neighbours
 from stochcon.data.images import Split
 from stochcon.data.sets import load_data
 from stochcon.evaluation.features import extract
@@ -110,6 +110,7 @@ def exact(stored: Codes, queries: Codes, repeats: int) -> dict[str, Any]:
                 "Codes.search": lambda: stored.search(one, K),
                 "faiss.IndexBinaryFlat": lambda: flat.search(one.packed, K),
                 "weighted.search": lambda: weighted_neighbours(stored.packed, one.unpack(), weights[:1], K),
+                "asymmetric.search": lambda: asymmetric_neighbours(stored.packed, 0.8 * one.unpack() + 0.1, K),
             },
             4 * repeats,
         ),
@@ -118,6 +119,7 @@ def exact(stored: Codes, queries: Codes, repeats: int) -> dict[str, Any]:
                 "Codes.search": lambda: stored.search(few, K),
                 "numpy bitwise_count": numpy_reference,
                 "weighted.search": lambda: weighted_neighbours(stored.packed, few.unpack(), weights, K),
+                "asymmetric.search": lambda: asymmetric_neighbours(stored.packed, 0.8 * few.unpack() + 0.1, K),
             },
             RARE,
         ),

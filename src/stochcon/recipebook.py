@@ -77,7 +77,7 @@ def fashion_mnist() -> Config:
         ),
         backbone=Backbone(name="small", width=16),
         latent=spread_bits(256),
-        rebit=Rebit(steps=1000),
+        rebit=Rebit(steps=1000, temperature=0.4),
         epochs=15,
     )
 

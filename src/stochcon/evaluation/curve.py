@@ -24,7 +24,7 @@ from stochcon.evaluation.baselines import (
 )
 from stochcon.evaluation.evaluate import NAMES, Labelled, Pair, file_of_split, labelled_images
 from stochcon.evaluation.features import extract
-from stochcon.evaluation.learned import learn_codes
+from stochcon.evaluation.learned import learn_widths
 from stochcon.evaluation.retrieval import retrieval
 from stochcon.runs import load_model
 
@@ -98,8 +98,8 @@ def curve(
         pixels = codes_of_pixels(train, test, [*steps])
         status.update("learning bits of every length")
         of_run = {name: [width for width, run in steps.items() if run == name] for name in names}
-        learned = {name: learn_codes(name, features[name], widths) for name, widths in of_run.items()}
-        head = learn_codes(other, simclr, [*steps]) if other and simclr else {}
+        learned = {name: learn_widths(name, features[name], widths) for name, widths in of_run.items()}
+        head = learn_widths(other, simclr, [*steps]) if other and simclr else {}
         of_h = {name: score(features[name][0].h, features[name][1].h) for name in names}
         scores: dict[tuple[int, str], dict[str, float]] = {}
         for width, name in steps.items():

@@ -19,7 +19,7 @@ from stochcon.evaluation import probes
 from stochcon.evaluation.baselines import codes_of_pixels, itq
 from stochcon.evaluation.curve import panel, widths_up_to
 from stochcon.evaluation.features import Features, extract
-from stochcon.evaluation.learned import learn_codes
+from stochcon.evaluation.learned import learn_widths
 from stochcon.recipebook import recipe
 from stochcon.train.pretrain import pretrain
 
@@ -65,8 +65,8 @@ def compare(config: Config, out: Path) -> None:
     ours, simclr = features
     widths = widths_up_to(width)
     with Console().status("learning bits of other lengths, and on SimCLR's h") as status:
-        learned = learn_codes(out / "bernoulli", ours, widths)
-        head = learn_codes(out / "simclr", simclr, widths)
+        learned = learn_widths(out / "bernoulli", ours, widths)
+        head = learn_widths(out / "simclr", simclr, widths)
         metrics = scoring.score(images, {"simclr-": simclr, "": ours}, width, status, {"simclr-head": head[width]})
         atomic.write_json(out / runs.METRICS, metrics)
         status.update("drawing")
