@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import encode, measure, memory, ours, report, steps, views, whole
+from benchmarks import codes, dial, distances, encode, measure, memory, ours, report, steps, views, whole
 from benchmarks.peers import KorniaViews, lightly_loader
+from stochcon import atomic
 from stochcon.config import Backbone, Views
+from stochcon.evaluation.evaluate import evaluate
 from stochcon.views import make_views
+from tests.evaluation.examples import tiny
+from tests.shared import write_run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -55,13 +59,44 @@ def test_memory() -> None:
     assert row["ms per image"] > 0
 
 
-SMALL = ("--backbone.width=2", "--batch-size=16", "--views.local-views=1", "--head.hidden=8", "--latent.dim=4")
+SMALL = (
+    "--backbone.width=2",
+    "--batch-size=16",
+    "--views.local-views=1",
+    "--head.hidden=8",
+    "--latent.dim=4",
+    "--rebit.steps=0",
+)
 
 
 def test_whole_runs() -> None:
     (row,) = whole.data_size((64,), *SMALL)
     assert row["images"] == 64 and row["seconds"] > 0 and row["images per second in training"] > 0
     assert positive(whole.processes(1, "--data.limit=64", *SMALL)) == 3
+
+
+def test_codes_dial_and_distances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stochcon, simclr = (write_run(tmp_path / kind, tiny(kind, 16, 120)) for kind in ("bernoulli", "deterministic"))
+    scores = codes.compare(stochcon, simclr, [8, 16], "validation")
+    assert {"ours", "simclr-head", "simclr-itq", "pixels-pca-sign", "h"} < scores[8].keys() == scores[16].keys()
+    monkeypatch.setattr(codes, "OUT", tmp_path)
+    for seed in range(2):
+        atomic.write_json(tmp_path / f"digits-{seed}.json", {str(width): scores[width] for width in scores})
+    codes.summarise()
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["digits"]["8"]["ours"]["map"] == 2 * [round(scores[8]["ours"]["map"], 2)]
+
+    points = dial.dial(stochcon, 8, "validation")
+    assert {"h", "ITQ of h", "decorrelation 0.5", "temperature 0.2"} < points.keys()
+    assert len(dial.draw({"digits": points}, 8).axes) == 1
+
+    monkeypatch.setattr(distances, "OUT", tmp_path / "distances.json")
+    monkeypatch.setattr("sys.argv", ["distances", str(stochcon), "--split=validation"])
+    distances.main()
+    (found,) = json.loads((tmp_path / "distances.json").read_text()).values()
+    metrics = evaluate(stochcon, "validation", progress=False)
+    assert found["hamming"]["map"] == pytest.approx(metrics["map.bits"], abs=0.006)
+    assert len({values["map"] for values in found.values()}) == 3
 
 
 def test_the_page_has_a_place_for_every_result_and_nothing_else(tmp_path: Path) -> None:
