@@ -1,6 +1,6 @@
 """Bits against their rivals at equal numbers of bits: ranking (mAP), nearest neighbours and a linear probe.
 
-    python -m benchmarks.codes DATASET STOCHCON SIMCLR [--split test] [--widths 16 32 64 128]
+    python -m benchmarks.codes DATASET STOCHCON SIMCLR [--split test] [--widths 16 32 64 128] [--temperature 0.3]
 
 STOCHCON and SIMCLR are finished runs of one data set and one seed. `ours` are bits that `stochcon rebit` learns on the
 first one's h, and `simclr-head` those that it learns on the second one's: the fair rival. ITQ is the mean of five
@@ -22,13 +22,15 @@ from stochcon.evaluation import probes
 from stochcon.evaluation.baselines import above_median, autoencoder, codes_of_pixels, itq_fits, random_projections
 from stochcon.evaluation.evaluate import labelled_images
 from stochcon.evaluation.features import Features, extract
-from stochcon.evaluation.learned import learn_widths
+from stochcon.evaluation.learned import learn_codes
 from stochcon.evaluation.retrieval import retrieval
 
 OUT = Path(__file__).parents[1] / "results" / "codes"
 
 
-def compare(stochcon: Path, simclr: Path, widths: list[int], split: Split) -> dict[int, dict[str, dict[str, float]]]:
+def compare(
+    stochcon: Path, simclr: Path, widths: list[int], split: Split, temperature: float = 0.3
+) -> dict[int, dict[str, dict[str, float]]]:
     """Score every code at every width."""
     train, labels, test, truth = labelled_images(runs.read_config(simclr).data, split)
 
@@ -46,7 +48,9 @@ def compare(stochcon: Path, simclr: Path, widths: list[int], split: Split) -> di
     own, theirs = features(stochcon), features(simclr)
     h = theirs[0].h, theirs[1].h
     floats = {"h": score(own[0].h, own[1].h), "simclr-h": score(*h)}
-    ours, head = learn_widths(stochcon, own, widths), learn_widths(simclr, theirs, widths)
+    settings = [{"latent.dim": width, "rebit.temperature": temperature} for width in widths]
+    ours = dict(zip(widths, learn_codes(stochcon, own, settings), strict=True))
+    head = dict(zip(widths, learn_codes(simclr, theirs, settings), strict=True))
     pixels = codes_of_pixels(train, test, widths)
     scores = {}
     for width in widths:
@@ -69,8 +73,9 @@ def main() -> None:
     parser.add_argument("simclr", type=Path)
     parser.add_argument("--split", default="test", choices=["test", "validation"])
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 32, 64, 128])
+    parser.add_argument("--temperature", type=float, default=0.3)
     options = parser.parse_args()
-    scores = compare(options.stochcon, options.simclr, options.widths, options.split)
+    scores = compare(options.stochcon, options.simclr, options.widths, options.split, options.temperature)
     OUT.mkdir(parents=True, exist_ok=True)
     seed = runs.read_config(options.simclr).seed
     name = f"{options.dataset}-{seed}{'' if options.split == 'test' else '-validation'}.json"
