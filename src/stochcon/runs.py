@@ -1,4 +1,4 @@
-"""A run directory: config.json, log.jsonl, checkpoint/, model.safetensors, metrics.json, pictures.
+"""A run directory: config.json, log.jsonl, checkpoint/, rebit/ with the same two, model.safetensors, metrics.json.
 
 Every file is written whole. Tensors are kept as safetensors, so that nothing is ever loaded by pickle.
 """

@@ -75,9 +75,10 @@ def rebit(
             raise ValueError(f"rebit cannot change {field} from {before} to {after}: the network stays as it is")
     if not config.rebit.steps or not LATENTS[config.latent.kind].has_code:
         raise ValueError("rebit needs rebit.steps and a latent with a code, such as --latent.kind bernoulli")
-    if not runs.holds(out, config) or (out / runs.MODEL).exists():
-        runs.create(out, config)
     fabric = launch(config.precision)
+    if rank() == 0 and (not runs.holds(out, config) or (out / runs.MODEL).exists()):
+        runs.create(out, config)
+    fabric.barrier()
     images = load_training(config.data) if images is None else images
     with torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
         torch.manual_seed(derive_seed(config.seed))
@@ -87,6 +88,7 @@ def rebit(
             synchronise_batch_norm(model)
         relearn(model, store(model, images, config), config, fabric, out, progress)
         finish(model, images, config, out)
+    fabric.barrier()
     return out
 
 
