@@ -4,8 +4,8 @@
 
 STOCHCON and SIMCLR are finished runs of one data set and one seed. `ours` are bits that `stochcon rebit` learns on the
 first one's h, and `simclr-head` those that it learns on the second one's: the fair rival. ITQ is the mean of five
-fits. The linear probe learns from LINEAR images at most. The scores of the seed are put into results/codes/summary.json, beside those of the others:
-{data set: {bits: {code: {measure: [a score a seed]}}}}.
+fits. The linear probe learns from LINEAR images at most. The scores of the seed are put into
+results/codes/summary.json, beside those of the others: {data set: {bits: {code: {measure: [a score a seed]}}}}.
 """
 
 from __future__ import annotations
