@@ -13,20 +13,33 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from stochcon import atomic, runs
+from stochcon import atomic, report, runs
 from stochcon.data.images import Split, stratified_subset
 from stochcon.evaluation import probes
 from stochcon.evaluation.baselines import above_median, autoencoder, codes_of_pixels, itq_fits, random_projections
-from stochcon.evaluation.evaluate import labelled_images
+from stochcon.evaluation.evaluate import NAMES, labelled_images
 from stochcon.evaluation.features import Features, extract
 from stochcon.evaluation.learned import learn_codes
 from stochcon.evaluation.retrieval import retrieval
 
 OUT = Path(__file__).parents[1] / "results" / "codes"
 LINEAR = 11_000
+Summary = dict[str, dict[str, dict[str, dict[str, list[float]]]]]
+TITLES = {"map": "mean average precision (%)", "knn": "kNN top-1 (%)"}
+DRAWN: dict[str, dict[str, Any]] = {
+    "ours": {"label": NAMES["bits"], "linewidth": 2.6, "zorder": 3},
+    "simclr-head": {"label": NAMES["simclr-head"], "linewidth": 1.8},
+    "simclr-itq": {"label": NAMES["simclr-h-itq"]},
+    "simclr-autoencoder": {"label": NAMES["simclr-h-autoencoder"]},
+    "pixels-itq": {"label": NAMES["pixels-itq"]},
+    "pixels-pca-sign": {"label": NAMES["pixels-pca-sign"]},
+    "simclr-h": {"label": "SimCLR's h, 256 floats", "color": "0.45", "linestyle": "--"},
+}
 
 
 def compare(
@@ -89,7 +102,7 @@ def main() -> None:
 
 def summarise() -> None:
     """Collect the seeds of every data set."""
-    summary: dict[str, dict[str, dict[str, dict[str, list[float]]]]] = {}
+    summary: Summary = {}
     for path in sorted(OUT.glob("*-[0-9].json")):
         of_set = summary.setdefault(path.stem.rpartition("-")[0], {})
         for width, codes in json.loads(path.read_text()).items():
@@ -97,6 +110,31 @@ def summarise() -> None:
                 for measure, value in values.items():
                     of_set.setdefault(width, {}).setdefault(code, {}).setdefault(measure, []).append(round(value, 2))
     atomic.write_json(OUT / "summary.json", summary)
+    report.save(draw(summary), OUT.parents[1] / "docs" / "codes.png")
+
+
+def draw(summary: Summary) -> Figure:
+    """Draw each seed as a dot and the mean as a line: a row for each measure, a column for each data set."""
+    with report.styled():
+        figure = Figure(figsize=(6.2 * len(summary), 8.2))
+        axes = figure.subplots(2, len(summary), squeeze=False)
+        for column, (name, of_width) in enumerate(summary.items()):
+            widths = sorted(map(int, of_width))
+            for axis, (measure, title) in zip(axes[:, column], TITLES.items(), strict=True):
+                for code, style in DRAWN.items():
+                    means = [
+                        sum(of_width[str(w)][code][measure]) / len(of_width[str(w)][code][measure]) for w in widths
+                    ]
+                    (line,) = axis.plot(widths, means, **style)
+                    for width in widths:
+                        seeds = of_width[str(width)][code][measure]
+                        axis.plot([width] * len(seeds), seeds, ".", ms=4, color=line.get_color(), alpha=0.6)
+                axis.set_xscale("log", base=2)
+                axis.set_xticks(widths, [str(width) for width in widths])
+                axis.minorticks_off()
+                axis.set(title=f"{name}: {title}", xlabel="bits an image")
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
 
 
 if __name__ == "__main__":

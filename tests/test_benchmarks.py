@@ -79,11 +79,12 @@ def test_codes_dial_and_distances(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     stochcon, simclr = (write_run(tmp_path / kind, tiny(kind, 16, 120)) for kind in ("bernoulli", "deterministic"))
     scores = codes.compare(stochcon, simclr, [8, 16], "validation")
     assert {"ours", "simclr-head", "simclr-itq", "pixels-pca-sign", "h"} < scores[8].keys() == scores[16].keys()
-    monkeypatch.setattr(codes, "OUT", tmp_path)
+    monkeypatch.setattr(codes, "OUT", tmp_path / "results" / "codes")
+    (tmp_path / "docs").mkdir()
     for seed in range(2):
-        atomic.write_json(tmp_path / f"digits-{seed}.json", {str(width): scores[width] for width in scores})
+        atomic.write_json(codes.OUT / f"digits-{seed}.json", {str(width): scores[width] for width in scores})
     codes.summarise()
-    summary = json.loads((tmp_path / "summary.json").read_text())
+    summary = json.loads((codes.OUT / "summary.json").read_text())
     assert summary["digits"]["8"]["ours"]["map"] == 2 * [round(scores[8]["ours"]["map"], 2)]
 
     points = dial.dial(stochcon, 8, "validation")
