@@ -78,6 +78,7 @@ def searched(**how: Any) -> Callable[[Path], object]:
 CALLS: dict[str, Callable[[Path], object]] = {
     "transformer": fit_and_transform,
     "pretrain": lambda folder: stochcon.pretrain(tiny(), folder / "new", progress=False),
+    "rebit": lambda folder: stochcon.rebit(folder / "8", folder / "again", progress=False),
     "load and extract": load_and_extract,
     "classify": lambda folder: classify(folder / "8", "finetune", epochs=(1,), progress=False),
     "evaluate": lambda folder: stochcon.evaluate(folder / "8", "validation", progress=False),

@@ -13,7 +13,7 @@ def photographs() -> Config:
     """18 photographs, 32 x 32 patches: 64 bits.
 
     stochcon pretrain photographs
-    10 to 17 minutes of one core. Test, after 18 epochs, 3 seeds, 2026-11-24: @photographs on the bits.
+    10 to 17 minutes of one core. Test, after 18 epochs, 3 seeds, 2026-11-24: kNN 85.0, mAP 69.9 on the bits.
     """
     return Config(
         recipe="photographs",
@@ -59,7 +59,7 @@ def fashion_mnist() -> Config:
     """Fashion-MNIST, all 60,000 training images of 28 x 28: 256 bits.
 
     stochcon pretrain fashion-mnist
-    14 to 26 minutes of one core. Test, after 15 epochs, 3 seeds, 2026-11-24: @fashion on the bits.
+    14 to 26 minutes of one core. Test, after 15 epochs, 2 seeds, 2026-11-24: kNN 80.5, mAP 58.2 on the bits.
     """
     return Config(
         recipe="fashion-mnist",

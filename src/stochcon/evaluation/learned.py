@@ -28,18 +28,19 @@ def learn_codes(
             `rebit.neighbours` and `rebit.images`) are the run's own.
     """
     trained, config = runs.load_model(run)
-    stored = store(trained, load_training(config.data), rebit_config(run))
     fabric, codes = launch(config.precision), []
     some = features[0].h[:: -(-len(features[0].h) // CALIBRATION_IMAGES)]
-    for fields in settings:
-        wanted = rebit_config(run, **fields)
-        with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
-            model = StochCon(wanted).to(fabric.device)
-            relearn(model, stored, wanted, fabric, Path(folder), progress=False)
-        model.cpu().eval().calibrate(some)
-        with torch.inference_mode():
-            train, test = (model.latent.logits(model.pi(each.h)) > 0 for each in features)
-        codes.append((train, test))
+    with torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
+        stored = store(trained, load_training(config.data), rebit_config(run))
+        for fields in settings:
+            wanted = rebit_config(run, **fields)
+            with tempfile.TemporaryDirectory() as folder:
+                model = StochCon(wanted).to(fabric.device)
+                relearn(model, stored, wanted, fabric, Path(folder), progress=False)
+            model.cpu().eval().calibrate(some)
+            with torch.inference_mode():
+                train, test = (model.latent.logits(model.pi(each.h)) > 0 for each in features)
+            codes.append((train, test))
     return codes
 
 

@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
-from stochcon.config import Backbone, Config, Data, Head, Latent, Optimizer, Views
+from stochcon.config import Backbone, Config, Data, Head, Latent, Optimizer, Rebit, Views
 from stochcon.recipebook import cifar10, recipe
 from stochcon.train.classifier import Mode
 
@@ -155,7 +155,7 @@ class Plan:
 
 def _small(name: str, epochs: int) -> Config:
     """Shorten a recipe; validation images are held out, because lengths are chosen on them."""
-    base = recipe(name, rebit={"steps": 0})  # no part of the paper
+    base = recipe(name, rebit=Rebit())  # which is off: no part of the paper
     data = base.data.model_copy(update={"limit": 6000, "holdout": True})
     changed = {"recipe": f"cpu-{name}", "data": data, "epochs": epochs, "batch_size": 128}
     return base.model_copy(update=changed)
