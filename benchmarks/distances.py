@@ -12,7 +12,6 @@ import argparse
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -48,7 +47,8 @@ def main() -> None:
     some = sample(truth, MOST_QUERIES)
     c, q, p = stored.bits.float(), asked.bits[some].float(), asked.probabilities[some]
     packed = Codes.pack(stored.bits.numpy(), train.ids).packed
-    weights = torch.from_numpy(bit_weights(shares_of_ones(packed, c.shape[1]), np.minimum(p, 1 - p)))
+    flips = torch.minimum(p, 1 - p).numpy()
+    weights = torch.from_numpy(bit_weights(shares_of_ones(packed, c.shape[1]), flips))
     distances = {
         "hamming": q.sum(1, keepdim=True) + (1 - 2 * q) @ c.T,
         "weighted": (weights * q).sum(1, keepdim=True) + (weights * (1 - 2 * q)) @ c.T,
