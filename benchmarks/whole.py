@@ -22,7 +22,7 @@ def pretrain(processes: int, threads: int, *options: str) -> tuple[float, float]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         start = time.perf_counter()
         subprocess.run(
-            [*command, *options, "--quiet", f"--out={folder}/run"],
+            [*command, *options, "--rebit.steps=0", "--quiet", f"--out={folder}/run"],
             env=environment,
             check=True,
             capture_output=True,

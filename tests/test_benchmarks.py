@@ -59,14 +59,7 @@ def test_memory() -> None:
     assert row["ms per image"] > 0
 
 
-SMALL = (
-    "--backbone.width=2",
-    "--batch-size=16",
-    "--views.local-views=1",
-    "--head.hidden=8",
-    "--latent.dim=4",
-    "--rebit.steps=0",
-)
+SMALL = ("--backbone.width=2", "--batch-size=16", "--views.local-views=1", "--head.hidden=8", "--latent.dim=4")
 
 
 def test_whole_runs() -> None:
