@@ -1,0 +1,5 @@
+"""The command; see `score`."""
+
+from benchmarks.collections.score import main
+
+main()
