@@ -66,7 +66,7 @@ THEMES = (
     "elementary-xfce",
 )  # their variants, such as Faenza-Dark, are not
 SIZES = (22, 32, 48, 64)
-MOST_ICONS, MOST_DRAWINGS = 1200, 2000
+MOST_ICONS, MOST_DRAWINGS = 1200, 800
 SHORTEST_SIDE = 600  # of a wallpaper; smaller pictures are previews and parts of screens
 CROPS, CROP_SIZE = 24, 160
 NEAR = 6  # bits in which the hashes of two pictures that look alike differ at most
@@ -212,7 +212,8 @@ def drawings(folders: list[Path]) -> Iterator[Item]:
         image = opened(path, 256)
         if image is None or min(image.size) < 48:
             continue
-        name, draw = "-".join(path.parts[-2:]).removesuffix(path.suffix), random.Random(path.name)
+        within = str(path).rpartition("/openclipart/png/")[2]  # many drawings have one name in several folders
+        name, draw = f"{path.stem}-{sha256(within.encode()).hexdigest()[:8]}", random.Random(within)
         width, height = (int(side * draw.uniform(0.6, 0.8)) for side in image.size)
         x, y = draw.randint(0, image.width - width), draw.randint(0, image.height - height)
         for source, each in (("whole", image), ("crop", image.crop((x, y, x + width, y + height)))):

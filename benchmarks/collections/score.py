@@ -125,10 +125,11 @@ def perceptual_hashes(folder: Path, ids: tuple[str, ...]) -> Tensor:
 def rivals(train: Images, test: Images, folder: Path) -> dict[str, list[Tensor]]:
     """Make the features of test images that need no run; a method with several fits is scored by their mean."""
     pixels = pixel_floats(train), pixel_floats(test)
+    components = principal(*pixels, BITS)
     return {
         "pixels": [pixels[1]],
-        "pca-sign": [principal(*pixels, BITS)[1] > 0],
-        "itq": [fit[1] for fit in itq_fits(*pixels, BITS)],
+        "pca-sign": [components[1] > 0],
+        "itq": [fit[1] for fit in itq_fits(*components, BITS)],
         "imagehash": [perceptual_hashes(folder, test.ids)],
     }
 
