@@ -66,7 +66,7 @@ THEMES = (
     "elementary-xfce",
 )  # their variants, such as Faenza-Dark, are not
 SIZES = (22, 32, 48, 64)
-MOST_ICONS, MOST_DRAWINGS = 1200, 800
+MOST_ICONS, MOST_DRAWINGS = 1200, 1200
 SHORTEST_SIDE = 600  # of a wallpaper; smaller pictures are previews and parts of screens
 CROPS, CROP_SIZE = 24, 160
 NEAR = 6  # bits in which the hashes of two pictures that look alike differ at most
@@ -206,8 +206,9 @@ def wallpapers(folders: list[Path]) -> Iterator[Item]:
 
 
 def drawings(folders: list[Path]) -> Iterator[Item]:
-    """Give the whole and a crop of drawings, each compressed well and badly."""
-    chosen = sorted(pictures(folders), key=lambda path: sha256(path.name.encode()).digest())[:MOST_DRAWINGS]
+    """Give the whole and a crop of drawings, each compressed well and badly, one of a numbered series."""
+    by_series = {re.sub(r"\d+", "", path.stem): path for path in pictures(folders)}
+    chosen = sorted(by_series.values(), key=lambda path: sha256(path.name.encode()).digest())[:MOST_DRAWINGS]
     for path in chosen:
         image = opened(path, 256)
         if image is None or min(image.size) < 48:

@@ -88,6 +88,8 @@ class Backbone(Frozen):
     """`small`: 3x3 stride 1 and no max pooling, for images of about 32 pixels. `standard`: as timm has it."""
     width: Count = 32
     """Channels of the `small` network's first stage."""
+    pool: Count = 1
+    """Extension: h is the means over pool x pool parts of the picture, so that it knows where things are."""
 
 
 class Latent(Frozen):
@@ -171,6 +173,8 @@ class Config(Frozen):
     temperature: Positive = 0.2
     """InfoNCE's temperature (equation 1)."""
     epochs: Count = 10
+    steps: Count | None = None
+    """Train for so many steps, rounded up to whole epochs, however many images there are; none: for `epochs`."""
     batch_size: Annotated[int, Field(ge=2)] = 256
     """Images a step, over all processes."""
     chunk: Annotated[int, Field(ge=2)] | None = None

@@ -100,11 +100,27 @@ def cifar10() -> Config:
 
 
 def folder() -> Config:
-    """Any folder of images, with or without class folders: 64 bits. Needs --data.root.
+    """Any folder of images, with or without class folders: 64 bits.
 
-    stochcon pretrain folder --data.root DIR
+    stochcon pretrain DIR
     """
-    return photographs().model_copy(update={"recipe": "folder", "data": Data(name="folder")})
+    return Config(
+        recipe="folder",
+        data=Data(name="folder", size=64),
+        views=Views(
+            global_size=64,
+            local_views=0,
+            flip=0,
+            saturation=0.4,
+            blur=(0.5, 0.5, 0),
+            blur_sigma=(0.1, 4),
+            solarize=(0, 0, 0),
+        ),
+        backbone=Backbone(name="small", width=16, pool=2),
+        latent=spread_bits(64),
+        rebit=Rebit(steps=1000, neighbours=0, temperature=0.1),
+        steps=600,
+    )
 
 
 def spread_bits(dim: int) -> Latent:

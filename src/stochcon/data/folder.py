@@ -55,13 +55,24 @@ def _file(root: Path, name: str, label: int | None, size: int) -> Source:
 
 def files(root: Path, extensions: tuple[str, ...]) -> Iterator[str]:
     """Yield the paths of files that end so, relative to the folder and in order, except hidden ones."""
+    return (name for name, entry in walk(root) if os.path.splitext(entry.name)[1].lower() in extensions)
+
+
+def walk(
+    root: Path | str, below: str = "", above: frozenset[str] = frozenset()
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yield all files below a folder in order, each with its path relative to it, except hidden ones.
+
+    Links are followed, but none to a folder in which it lies itself (`above`).
+    """
+    above |= {os.path.realpath(root)}
     with os.scandir(root) as entries:
         visible = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
     for entry in visible:
-        if entry.is_dir(follow_symlinks=False):
-            yield from (f"{entry.name}/{name}" for name in files(Path(entry.path), extensions))
-        elif os.path.splitext(entry.name)[1].lower() in extensions and entry.is_file():
-            yield entry.name
+        if entry.is_file():
+            yield below + entry.name, entry
+        elif entry.is_dir() and not (entry.is_symlink() and os.path.realpath(entry) in above):
+            yield from walk(entry.path, f"{below}{entry.name}/", above)
 
 
 def packed(names: Iterable[str]) -> pa.ChunkedArray:

@@ -4,6 +4,7 @@ from typing import Any
 
 import timm
 import torch
+import torch.nn.functional as F
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
@@ -15,7 +16,7 @@ def build(backbone: config.Backbone, channels: int) -> nn.Module:
     """Make a backbone from images (N, channels, H, W) to h (N, width(module)).
 
     Raises:
-        ValueError: For a name that timm does not know, with the nearest that it does.
+        ValueError: For a name that timm does not know, with the nearest that it does; or for what does not fit it.
 
     Example:
         >>> f = build(config.Backbone(name="resnet18"), channels=3)
@@ -23,7 +24,7 @@ def build(backbone: config.Backbone, channels: int) -> nn.Module:
         torch.Size([2, 512])
     """
     if backbone.name == "small":
-        return SmallResNet(channels, backbone.width)
+        return SmallResNet(channels, backbone.width, backbone.pool)
     if not timm.is_model(backbone.name):
         near = timm.list_models(f"*{backbone.name}*")[:3] or ["resnet18", "resnet50", "resnet200"]
         raise ValueError(f"backbone.name: timm has no {backbone.name!r}; it has {', '.join(near)} ...")
@@ -33,6 +34,13 @@ def build(backbone: config.Backbone, channels: int) -> nn.Module:
             raise ValueError(f"backbone.stem: 'small' is for plain ResNets; {backbone.name} needs 'standard'")
         network.register_module("conv1", _three_by_three(channels, network.conv1.out_channels))
         network.register_module("maxpool", nn.Identity())
+    if backbone.pool > 1:
+        if not isinstance(network, ResNet):
+            raise ValueError(
+                f"backbone.pool: {backbone.pool} is for the small network and ResNets, not {backbone.name}"
+            )
+        network.register_module("global_pool", nn.Sequential(nn.AdaptiveAvgPool2d(backbone.pool), nn.Flatten()))
+        network.num_features *= backbone.pool**2
     return network
 
 
@@ -58,10 +66,11 @@ def folded(backbone: nn.Module) -> nn.Module:
 class SmallResNet(nn.Module):
     """A ResNet with which a CPU can do real work: about 13 million multiply-adds at 32 x 32 for width 32.
 
-    A stem of stride 2, one basic block each of w, 2w and 4w channels, and a 1x1 convolution to 8w, at least 256.
+    A stem of stride 2, one basic block each of w, 2w and 4w channels, a 1x1 convolution to 8w, at least 256, and means
+    over pool x pool parts of the picture.
     """
 
-    def __init__(self, channels: int, width: int):
+    def __init__(self, channels: int, width: int, pool: int = 1):
         super().__init__()
         self.stem = nn.Sequential(_three_by_three(channels, width, 2), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
         self.blocks = nn.Sequential(
@@ -69,16 +78,16 @@ class SmallResNet(nn.Module):
             BasicBlock(width, 2 * width, 2, downsample=_shortcut(width, 2 * width)),
             BasicBlock(2 * width, 4 * width, 2, downsample=_shortcut(2 * width, 4 * width)),
         )
-        self.num_features = max(256, 8 * width)
+        wide = max(256, 8 * width)
         self.widen = nn.Sequential(
-            nn.Conv2d(4 * width, self.num_features, 1, bias=False),
-            nn.BatchNorm2d(self.num_features),
-            nn.ReLU(inplace=True),
+            nn.Conv2d(4 * width, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU(inplace=True)
         )
+        self.pool, self.num_features = pool, wide * pool**2
 
     def forward(self, x: Tensor) -> Tensor:
         """Return h of images (N, C, H, W)."""
-        return self.widen(self.blocks(self.stem(x))).mean((2, 3))
+        maps = self.widen(self.blocks(self.stem(x)))
+        return maps.mean((2, 3)) if self.pool == 1 else F.adaptive_avg_pool2d(maps, self.pool).flatten(1)
 
 
 def _three_by_three(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:

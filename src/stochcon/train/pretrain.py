@@ -1,5 +1,6 @@
 """Pretraining without labels: Algorithm 1 over multi-crops of images, step after step."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,4 +138,5 @@ def _schedule(images: int, config: Config) -> Schedule:
         raise ValueError(
             f"chunk is {config.chunk}; it must divide the {batch_size // world} images a step of each process"
         )
-    return Schedule(images, batch_size, config.epochs, config.seed, config.log_every, config.checkpoint_every)
+    epochs = math.ceil(config.steps / (images // batch_size)) if config.steps else config.epochs
+    return Schedule(images, batch_size, epochs, config.seed, config.log_every, config.checkpoint_every)
