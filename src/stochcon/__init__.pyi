@@ -11,6 +11,7 @@ from .evaluation.curve import curve as curve
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.features import Features as Features
 from .evaluation.features import extract as extract
+from .evaluation.self_retrieval import self_retrieval as self_retrieval
 from .experiments.demo import demo as demo
 from .experiments.paper import paper as paper
 from .exporters.export import export as export

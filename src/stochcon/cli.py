@@ -36,7 +36,9 @@ def evaluate(
     hashing: Flag = False,
     quiet: Flag = False,
 ) -> None:
-    """Measure what a run's features and bits are worth, beside the baselines; writes metrics.json.
+    """Measure what a run's features and bits are worth, beside the baselines.
+
+    Images in a folder search for copies of themselves; labelled images are also classified and retrieved by class.
 
     Args:
         directories: A finished run; with --curve also several, of different numbers of bits.
@@ -51,13 +53,18 @@ def evaluate(
     with computing():
         from stochcon.evaluation import curve as curves
         from stochcon.evaluation import evaluate as scoring
+        from stochcon.evaluation import self_retrieval
 
         if curve:
             curves.show(stochcon.curve(directories, baseline, split, progress=not quiet))
             print(f"\nThe picture is {scoring.file_of_split(directories[0], curves.PICTURE, split)}")
-        else:
+            return
+        labelled, folder = scoring.described(directories[0])
+        if labelled or not folder:
             metrics = stochcon.evaluate(directories[0], split, not quiet, hashing)
             scoring.show(metrics, f"{directories[0]}, {split} images")
+        if folder:
+            self_retrieval.show(stochcon.self_retrieval(directories[0], split, not quiet))
 
 
 def classify(
@@ -261,13 +268,13 @@ def _run(arguments: list[str]) -> None:
         return
     verb, *options = arguments
     asks = {"-h", "--help", "--help-all"} & {*arguments}
-    default = Config()
+    default, found = Config(), list[str]()
     if verb == "pretrain":
-        default = starting_point(options, bool(asks))
+        default, found = starting_point(options, bool(asks))
     elif verb == "rebit" and options and not options[0].startswith("-"):
         default = run_to_rebit(options[0])
     app = SubcommandApp()
-    verbs = {"pretrain": pretrain(default), "rebit": rebit(default)} | {
+    verbs = {"pretrain": pretrain(default, found), "rebit": rebit(default)} | {
         function.__name__: function for function in (evaluate, classify, encode, search, export, paper, demo, recipes)
     }
     for name, function in verbs.items():

@@ -173,8 +173,8 @@ class Config(Frozen):
     temperature: Positive = 0.2
     """InfoNCE's temperature (equation 1)."""
     epochs: Count = 10
-    steps: Count | None = None
-    """Train for so many steps, rounded up to whole epochs, however many images there are; none: for `epochs`."""
+    min_steps: Count = 1
+    """Few images get more epochs than `epochs`, until there are so many steps."""
     batch_size: Annotated[int, Field(ge=2)] = 256
     """Images a step, over all processes."""
     chunk: Annotated[int, Field(ge=2)] | None = None

@@ -1,9 +1,9 @@
 """The verbs `pretrain` and `rebit`, in which every field of a configuration is an option."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 from tyro.conf import DisallowNone, FlagCreatePairsOff, Positional, Suppress
@@ -13,6 +13,9 @@ import stochcon
 from stochcon.config import Backbone, Config, Data, Frozen, Latent, Rebit, changes
 from stochcon.program import computing, say_once
 from stochcon.recipebook import RECIPES, changed, recipe
+
+if TYPE_CHECKING:
+    from stochcon.data.survey import Survey
 
 T = TypeVar("T")
 Flag = Annotated[FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")]
@@ -32,8 +35,8 @@ WHOLE = {"recipe", "data", "views", "backbone", "latent", "head", "optimizer"}
 """The groups that the configuration of a run has had since version 0.1."""
 
 
-def pretrain(default: Config) -> Callable[..., None]:
-    """Make the verb `pretrain` for the configuration that its options change."""
+def pretrain(default: Config, found: Sequence[str] = ()) -> Callable[..., None]:
+    """Make the verb `pretrain` for the configuration that its options change, and what was `found` in a folder."""
 
     def verb(
         recipe: Positional[Maybe[str]] = None,
@@ -48,15 +51,16 @@ def pretrain(default: Config) -> Callable[..., None]:
         Every field of the configuration is an option: --help-all lists them, with the recipe's values.
 
         Args:
-            recipe: The recipe to start from; `stochcon recipes` lists them.
+            recipe: A folder of images; or the recipe to start from, which `stochcon recipes` lists.
             fields: The configuration.
             config: A JSON file of fields to change: a run's config.json, or a part of it.
-            out: The run directory; by default runs/RECIPE-LATENT-SEED.
+            out: The run directory; by default runs/NAME-LATENT-SEED, after the recipe or the folder.
             resume: Go on with the interrupted run in this directory.
             quiet: Show no progress bar.
         """
-        chosen = changed(fields, {"recipe": recipe} if recipe else {})
-        directory = resume or out or Path("runs") / f"{chosen.recipe}-{chosen.latent.kind}-{chosen.seed}"
+        chosen = changed(fields, {"recipe": recipe} if recipe in RECIPES else {})
+        name = chosen.data.root.resolve().name if chosen.data.name == "folder" and chosen.data.root else chosen.recipe
+        directory = resume or out or Path("runs") / f"{name}-{chosen.latent.kind}-{chosen.seed}"
         if resume:
             from stochcon.runs import read_config
 
@@ -65,7 +69,18 @@ def pretrain(default: Config) -> Callable[..., None]:
             if out and out != resume:
                 raise ValueError(f"--resume {resume} goes on in that directory; leave --out {out} away")
         with computing(f"stochcon pretrain --resume {directory} goes on from the last checkpoint"):
+            from stochcon.evaluation.self_retrieval import verdict
+            from stochcon.parallel import rank
+            from stochcon.runs import refuse_taken
+            from stochcon.train.pretrain import plan
+
+            if not resume:
+                refuse_taken(directory)
+                for line in (*found, plan(chosen)):
+                    say_once(line)
             stochcon.pretrain(chosen, directory, resume=resume is not None, progress=not quiet)
+            if rank() == 0:
+                print(verdict(stochcon.self_retrieval(directory, "validation", not quiet)))
         say_once(f"The model is in {directory}. Next: stochcon evaluate {directory}")
 
     return verb
@@ -106,31 +121,61 @@ def run_to_rebit(run: str) -> Config:
     return rebit_config(run)
 
 
-def starting_point(options: list[str], asks: bool) -> Config:
-    """Find the configuration that the options after `pretrain` change; who `asks` for help need not name a recipe."""
+def starting_point(options: list[str], asks: bool) -> tuple[Config, list[str]]:
+    """Find the configuration that the options after `pretrain` change, and what was found in a folder of images.
 
-    def sources(config: Path | None = None, resume: Path | None = None) -> tuple[Path | None, Path | None]:
-        return config, resume
+    Who `asks` for help need not name a recipe.
+    """
 
-    (file, resume), _ = tyro.cli(
+    def sources(
+        config: Path | None = None,
+        resume: Path | None = None,
+        root: Annotated[Path | None, tyro.conf.arg(name="data.root")] = None,
+    ) -> tuple[Path | None, Path | None, Path | None]:
+        return config, resume, root
+
+    (file, resume, root), _ = tyro.cli(
         sources, prog="stochcon pretrain", args=options, return_unknown_args=True, add_help=False
     )
     fields = _read(file) if file else {}
     if resume:
         from stochcon.runs import read_config
 
-        return changed(read_config(resume), fields)
+        return changed(read_config(resume), fields), []
     named = options[0] if options and not options[0].startswith("-") else fields.get("recipe")
+    if named not in RECIPES and named is not None and Path(named).is_dir():
+        named, root = "folder", Path(named)
     if fields.get("recipe", named) != named:
         raise ValueError(f"{file} is of the recipe {fields['recipe']}, not of {named}")
     if named is None and not asks:
-        raise ValueError(f"pretrain needs a recipe: {', '.join(RECIPES)}; or --resume DIR")
+        raise ValueError(f"pretrain needs a folder of images, or a recipe: {', '.join(RECIPES)}; or --resume DIR")
     try:
         if fields.keys() >= WHOLE:  # of a run, perhaps of an earlier version: what it lacks is off
-            return changed(Config(), fields)
-        return recipe(named or "photographs", **fields)
+            return changed(Config(), fields), []
+        config = recipe(named or "photographs", **fields)
     except ValueError as error:
         raise ValueError(f"{file}: {error}" if file else str(error)) from None
+    if named != "folder" or root is None or asks:
+        return config, []
+    from stochcon.data.survey import survey
+
+    found = survey(config.data.model_copy(update={"root": root}))
+    chosen, reasons = suited(changed(config, {"data.root": root}), found)
+    return chosen, [*found.lines(), *reasons]
+
+
+def suited(config: Config, found: "Survey") -> tuple[Config, list[str]]:
+    """Change the recipe for folders as the images want it, and say why; options still come after it."""
+    fields: dict[str, Any] = {}
+    reasons = []
+    images = found.splits["train"]
+    if images < config.batch_size:
+        fields["batch_size"] = max(2, images)
+        reasons.append(f"--batch-size {images}, since there are no more images to train on")
+    if found.grey and config.data.channels == 3:
+        fields |= {"data.channels": 1, "views.mean": config.views.mean[:1], "views.std": config.views.std[:1]}
+        reasons.append("--data.channels 1, since all images that were opened are grey")
+    return changed(config, fields), reasons
 
 
 def _read(file: Path) -> dict[str, Any]:

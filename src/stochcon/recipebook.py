@@ -119,7 +119,8 @@ def folder() -> Config:
         backbone=Backbone(name="small", width=16, pool=2),
         latent=spread_bits(64),
         rebit=Rebit(steps=1000, neighbours=0, temperature=0.1),
-        steps=600,
+        epochs=10,
+        min_steps=600,
     )
 
 

@@ -40,12 +40,17 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ValueError(f"{path} is not a whole safetensors file, which is all that is read: {error}") from None
 
 
-def create(directory: Path, config: Config) -> None:
-    """Start a run directory. Raises ValueError if it holds a run already, or is a file."""
+def refuse_taken(directory: Path) -> None:
+    """Raise ValueError if a run cannot start in a directory, since it holds one already or is a file."""
     if (directory / CONFIG).exists() or (directory / CHECKPOINT).exists():
         raise ValueError(f"{directory} holds a run already: go on with --resume {directory}, or choose another --out")
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"{directory} is a file; --out must name a folder, or one that is not there yet")
+
+
+def create(directory: Path, config: Config) -> None:
+    """Start a run directory. Raises ValueError as `refuse_taken` does."""
+    refuse_taken(directory)
     write_config(directory, config)
 
 

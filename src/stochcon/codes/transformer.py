@@ -77,6 +77,7 @@ class StochConTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             config = recipe(self.config) if isinstance(self.config, str) else self.config
             smaller = min(config.batch_size, len(pixels))
             chosen = {"epochs": self.epochs, "seed": self.random_state, "batch_size": smaller}
+            chosen |= {"min_steps": 1} if self.epochs else {}
             config = changed(config, {name: value for name, value in chosen.items() if value is not None})
             images = TrainingImages(list_pictures(pixels, config.data.size), config.data)
             with tempfile.TemporaryDirectory() as folder:

@@ -80,6 +80,12 @@ def evaluate(run: Path | str, split: Split = "test", progress: bool = True, hash
     return metrics
 
 
+def described(run: Path | str) -> tuple[bool, bool]:
+    """Tell of a run's images whether they are labelled, and whether they are a folder."""
+    config = runs.read_config(Path(run)).data
+    return bool(data.listed(config, "train")[0]), config.name == "folder"
+
+
 def labelled_images(config: Data, split: Split) -> Labelled:
     """Read the training images and those of a split, both with labels (N,); refuse images without labels.
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
 
 import torch
 from lightning_fabric import Fabric
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from stochcon import runs
 from stochcon.config import Config
-from stochcon.data.sets import load_training
+from stochcon.data.sets import listed, load_training
 from stochcon.data.training_images import TrainingImages
 from stochcon.method.algorithm1 import Algorithm1, Objective
 from stochcon.method.model import StochCon
@@ -21,6 +22,8 @@ from stochcon.train.loop import Loop, Schedule, build_optimizer, cosine, derive_
 from stochcon.train.objective import build_objective
 from stochcon.train.rebit import finish, relearn, store
 from stochcon.views import make_views
+
+TIMED = 64  # images
 
 
 def pretrain(
@@ -128,6 +131,28 @@ def backward(
     return loss.detach(), active
 
 
+def plan(config: Config) -> str:
+    """Say how long a training will be. A step is timed on noise, with TIMED images."""
+    images = len(listed(config.data, "train")[1])
+    schedule = _schedule(images, config)
+    fabric = launch(config.precision)
+    some = torch.randint(
+        256,
+        (min(TIMED, config.batch_size), config.data.channels, config.data.size, config.data.size),
+        dtype=torch.uint8,
+    )
+    with torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
+        network = fabric.setup(Algorithm1(config).to(memory_format=torch.channels_last))
+        for _ in range(2):  # the first time is no measure
+            began = perf_counter()
+            float(backward(fabric, network, some.to(fabric.device), 0, 1.0, config)[0])
+    seconds = (perf_counter() - began) / len(some)  # of an image, with its gradient
+    rebit = min(images, config.rebit.images) * (config.rebit.views + 1) / 6 if config.rebit.steps else 0
+    minutes = max(1, round(seconds * (schedule.steps * schedule.batch_size + rebit) / world_size() / 60))
+    size = f"{schedule.epochs:,} epochs, {schedule.steps:,} steps of {schedule.batch_size:,} images"
+    return f"{size}: about {minutes:,} minute{'s' * (minutes > 1)} on this machine's {fabric.device.type.upper()}"
+
+
 def _schedule(images: int, config: Config) -> Schedule:
     world, batch_size = world_size(), config.batch_size
     if batch_size > images:
@@ -138,5 +163,5 @@ def _schedule(images: int, config: Config) -> Schedule:
         raise ValueError(
             f"chunk is {config.chunk}; it must divide the {batch_size // world} images a step of each process"
         )
-    epochs = math.ceil(config.steps / (images // batch_size)) if config.steps else config.epochs
+    epochs = max(config.epochs, math.ceil(config.min_steps / (images // batch_size)))
     return Schedule(images, batch_size, epochs, config.seed, config.log_every, config.checkpoint_every)
