@@ -36,6 +36,8 @@ from stochcon.data.sets import load_data
 from stochcon.evaluation import probes
 from stochcon.evaluation.baselines import itq_fits, pixel_floats, principal
 from stochcon.evaluation.features import extract
+from stochcon.evaluation.self_retrieval import PLACES, success_at
+from stochcon.recipebook import recipe
 
 OUT = Path(__file__).parents[2] / "results" / "collections"
 TASKS = {
@@ -45,7 +47,6 @@ TASKS = {
 }
 """Of each collection: the task that asks for another rendering of the source, and the one for another source."""
 BITS = 64
-PLACES = (1, 10)
 Scores = dict[str, dict[str, dict[str, float]]]  # by task, by method, by measure
 
 
@@ -68,27 +69,6 @@ def read_variants(folder: Path, ids: tuple[str, ...]) -> Variants:
     return Variants(
         *(torch.tensor([{name: k for k, name in enumerate(dict.fromkeys(c))}[v] for v in c]) for c in columns)
     )
-
-
-def success_at(k: int, nearer: Tensor, tied: Tensor, right: Tensor) -> Tensor:
-    """Compute how likely one of k answers is right, over all orders of equally near images.
-
-    Args:
-        k: The number of answers.
-        nearer: How many answers, all wrong, are nearer than the nearest right one, (M,).
-        tied: How many are exactly as near as it, with itself, (M,).
-        right: How many of those are right, (M,).
-
-    >>> success_at(1, torch.tensor([0, 0, 1]), torch.tensor([1, 4, 1]), torch.tensor([1, 2, 1]))
-    tensor([1.0000, 0.5000, 0.0000], dtype=torch.float64)
-    """
-    places = (k - nearer).clamp_min(0).minimum(tied)
-    tied, wrong, places = tied.double(), (tied - right).double(), places.double()
-
-    def orders(n: Tensor) -> Tensor:  # of so many answers at the places
-        return torch.lgamma(n + 1) - torch.lgamma((n - places).clamp_min(0) + 1)
-
-    return 1 - torch.where(wrong >= places, (orders(wrong) - orders(tied)).exp(), 0.0)
 
 
 def score(features: Tensor, variants: Variants, another_source: bool) -> dict[str, float]:
@@ -180,7 +160,7 @@ def main() -> None:
     if not (folder / "groups.json").exists():
         parser.error(f"{folder} is no collection; make it: python -m benchmarks.collections.make {options.collection}")
     own, theirs = ({runs.read_config(run).seed: run for run in given} for given in (options.run, options.simclr))
-    data = Data(name="folder", root=folder)
+    data = recipe("folder", data={"root": folder}).data
     train, test = load_data(data, "train"), load_data(data, "test")
     without_run = rivals(train, test, folder)
 

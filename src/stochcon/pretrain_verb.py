@@ -56,7 +56,7 @@ def pretrain(default: Config, found: Sequence[str] = ()) -> Callable[..., None]:
             config: A JSON file of fields to change: a run's config.json, or a part of it.
             out: The run directory; by default runs/NAME-LATENT-SEED, after the recipe or the folder.
             resume: Go on with the interrupted run in this directory.
-            quiet: Show no progress bar.
+            quiet: Show no progress bar, nor what was found.
         """
         chosen = changed(fields, {"recipe": recipe} if recipe in RECIPES else {})
         name = chosen.data.root.resolve().name if chosen.data.name == "folder" and chosen.data.root else chosen.recipe
@@ -69,18 +69,19 @@ def pretrain(default: Config, found: Sequence[str] = ()) -> Callable[..., None]:
             if out and out != resume:
                 raise ValueError(f"--resume {resume} goes on in that directory; leave --out {out} away")
         with computing(f"stochcon pretrain --resume {directory} goes on from the last checkpoint"):
-            from stochcon.evaluation.self_retrieval import verdict
+            from stochcon.evaluation.self_retrieval import held_out, verdict
             from stochcon.parallel import rank
             from stochcon.runs import refuse_taken
             from stochcon.train.pretrain import plan
 
             if not resume:
                 refuse_taken(directory)
+            if not (resume or quiet):
                 for line in (*found, plan(chosen)):
                     say_once(line)
             stochcon.pretrain(chosen, directory, resume=resume is not None, progress=not quiet)
             if rank() == 0:
-                print(verdict(stochcon.self_retrieval(directory, "validation", not quiet)))
+                print(verdict(stochcon.self_retrieval(directory, held_out(chosen.data), not quiet)))
         say_once(f"The model is in {directory}. Next: stochcon evaluate {directory}")
 
     return verb

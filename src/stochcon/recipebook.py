@@ -118,7 +118,7 @@ def folder() -> Config:
         ),
         backbone=Backbone(name="small", width=16, pool=2),
         latent=spread_bits(64),
-        rebit=Rebit(steps=1000, neighbours=0, temperature=0.1),
+        rebit=Rebit(steps=1000, alone=True, neighbours=0, temperature=0.1),
         epochs=10,
         min_steps=600,
     )
@@ -127,6 +127,11 @@ def folder() -> Config:
 def spread_bits(dim: int) -> Latent:
     """A relaxed Bernoulli latent on the global views, with our two extensions that make use of every bit."""
     return Latent(kind="bernoulli", dim=dim, placement="top", hard=False, logit_scale=4, decorrelation=0.05)
+
+
+def simclr(config: Config) -> Config:
+    """Configure SimCLR with the same network, views and budget: the deterministic latent."""
+    return changed(config, {"latent.kind": "deterministic"})
 
 
 RECIPES: dict[str, Callable[[], Config]] = {

@@ -18,7 +18,15 @@ from stochcon.data.training_images import TrainingImages
 from tests.data.files import folder, jpeg, write_tar
 
 SIZES = ["data.size=16", "views.global-size=16", "views.local-size=8", "views.local-views=2", "batch-size=8"]
-SIZES += ["epochs=2", "backbone.width=4", "head.hidden=16", "head.dim=8", "checkpoint-every=3"]
+SIZES += [
+    "epochs=2",
+    "min-steps=1",
+    "rebit.steps=3",
+    "backbone.width=4",
+    "head.hidden=16",
+    "head.dim=8",
+    "checkpoint-every=3",
+]
 
 
 def pretrain(root: Path, out: Path, *options: str) -> str:

@@ -5,21 +5,22 @@ It asks for the same picture, not for one of the same kind. Labels say more wher
 
 import math
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import imagehash
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from rich.console import Console
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 from torchvision.transforms.v2.functional import to_pil_image
 
 from stochcon import atomic, report, runs
-from stochcon.config import Views
-from stochcon.data.images import Split
-from stochcon.data.sets import load_data
+from stochcon.config import Data, Views
+from stochcon.data.images import Split, canvas
+from stochcon.data.sets import LISTS, load_data
 from stochcon.evaluation import probes
 from stochcon.evaluation.baselines import itq, principal
 from stochcon.evaluation.evaluate import BITS_WITHOUT_LATENT, file_of_split
@@ -51,13 +52,18 @@ def copies(images: Tensor) -> dict[str, Tensor]:
     corners = torch.randint(size - side + 1, (n, 2), generator=generator).tolist()
     cut = torch.stack([image[:, y : y + side, x : x + side] for image, (y, x) in zip(images, corners, strict=True)])
     gain = torch.empty(n, images.shape[1], 1, 1).uniform_(0.7, 1.3, generator=generator)
-    half = [encode_jpeg(image, 30) for image in resized(images, max(1, size // 2))]
-    mode = ImageReadMode.RGB if images.shape[1] == 3 else ImageReadMode.GRAY
     return {
         "crop": resized(cut, size),
         "shade": (images * gain).round().clamp(max=255).byte(),
-        "jpeg": resized(torch.stack([decode_jpeg(image, mode) for image in half]), size),
+        "jpeg": torch.stack([_compressed(image, size) for image in resized(images, -(-size // 2))]),
     }
+
+
+def _compressed(image: Tensor, size: int) -> Tensor:
+    file = BytesIO()
+    to_pil_image(image).save(file, "JPEG", quality=30)
+    with Image.open(file) as again:
+        return torch.tensor(canvas(again, size, len(image)))
 
 
 def resized(images: Tensor, size: int) -> Tensor:
@@ -124,9 +130,11 @@ def self_retrieval(run: Path | str, split: Split = "test", progress: bool = True
     """
     model, config = runs.load_model(run)
     with Console(quiet=not progress).status("reading the images") as status:
-        held = load_data(config.data, split).pixels
-        limited = config.data.model_copy(update={"limit": max(1, MOST_IMAGES - len(held))})
-        images = torch.cat([held, load_data(limited, "train").pixels])[:MOST_IMAGES]
+        held = load_data(config.data, split).pixels[:MOST_IMAGES]
+        images, room = held, MOST_IMAGES - len(held)
+        if split != "train" and room:  # the images of validation are never those of training here
+            others = config.data.model_copy(update={"limit": room, "holdout": True})
+            images = torch.cat([held, load_data(others, "train").pixels])
         asked = torch.arange(0, len(held), -(-len(held) // MOST_QUERIES))
         width = config.latent.dim or BITS_WITHOUT_LATENT
         status.update("computing codes")
@@ -148,6 +156,11 @@ def self_retrieval(run: Path | str, split: Split = "test", progress: bool = True
         metrics |= {f"top{k}.{name}": round(float(m), 2) for k, m in zip(PLACES, means, strict=True)}
     atomic.write_json(file_of_split(run, FILE, split), metrics)
     return metrics
+
+
+def held_out(config: Data) -> Split:
+    """Name the split whose images can judge a run: that of validation, or of training if there is none."""
+    return "validation" if len(LISTS[config.name](config, "validation")[1]) else "train"
 
 
 def _codes(

@@ -20,7 +20,7 @@ from stochcon.evaluation.baselines import codes_of_pixels, itq
 from stochcon.evaluation.curve import panel, widths_up_to
 from stochcon.evaluation.features import Features, extract
 from stochcon.evaluation.learned import learn_widths
-from stochcon.recipebook import recipe
+from stochcon.recipebook import recipe, simclr
 from stochcon.train.pretrain import pretrain
 
 BITS, PATCHES = 8, 7  # how many bits are drawn, and how many patches turn each on, and off
@@ -45,12 +45,6 @@ def demo(out: Path | str = Path("runs/demo"), epochs: int = 6) -> None:
     compare(recipe("photographs", epochs=epochs, **short), Path(out))
 
 
-def baseline(config: Config) -> Config:
-    """Configure SimCLR with the same backbone, views and budget: the deterministic latent."""
-    latent = config.latent.model_copy(update={"kind": "deterministic"})
-    return config.model_copy(update={"latent": latent, "recipe": "simclr"})
-
-
 def compare(config: Config, out: Path) -> None:
     """Pretrain a model with bits and its baseline; print a table of scores, and save it and a picture."""
     if out.exists() and any(out.iterdir()) and not (out / "bernoulli" / runs.CONFIG).exists():
@@ -59,22 +53,25 @@ def compare(config: Config, out: Path) -> None:
     width = config.latent.dim or scoring.BITS_WITHOUT_LATENT
     print(f"{len(train):,} patches of {len(train.classes)} photographs: {width} bits each, without labels.")
     features: list[tuple[Features, Features]] = []
-    for run in (config.model_copy(update={"recipe": "bernoulli"}), baseline(config)):
+    for run in (
+        config.model_copy(update={"recipe": "bernoulli"}),
+        simclr(config).model_copy(update={"recipe": "simclr"}),
+    ):
         shutil.rmtree(out / run.recipe, ignore_errors=True)
         model, _ = runs.load_model(pretrain(run, out / run.recipe))
         features.append((extract(model, train.pixels, run.views), extract(model, test.pixels, run.views)))
-    ours, simclr = features
+    ours, theirs = features
     widths = widths_up_to(width)
     with Console().status("learning bits of other lengths, and on SimCLR's h") as status:
         learned = learn_widths(out / "bernoulli", ours, widths)
-        head = learn_widths(out / "simclr", simclr, widths)
-        metrics = scoring.score(images, {"simclr-": simclr, "": ours}, width, status, {"simclr-head": head[width]})
+        head = learn_widths(out / "simclr", theirs, widths)
+        metrics = scoring.score(images, {"simclr-": theirs, "": ours}, width, status, {"simclr-head": head[width]})
         atomic.write_json(out / runs.METRICS, metrics)
         status.update("drawing")
         knn: dict[int, dict[str, float]] = {}
         for count, of_pixels in codes_of_pixels(train, test, widths).items():
             compared = {"bits": learned[count], "simclr-head": head[count]}
-            compared |= {"simclr-h-itq": itq(simclr[0].h, simclr[1].h, count)} | of_pixels
+            compared |= {"simclr-h-itq": itq(theirs[0].h, theirs[1].h, count)} | of_pixels
             knn[count] = {name: probes.knn_top1(x, labels, y, truth) for name, (x, y) in compared.items()}
         picture = report.save(draw(test, ours[1], pd.DataFrame(knn).T), out / "bits.png")
     scoring.show(metrics, f"{len(test):,} test patches after {config.epochs} epochs")

@@ -17,10 +17,11 @@ from stochcon.data.training_images import TrainingImages
 from stochcon.method.algorithm1 import Algorithm1, Objective
 from stochcon.method.model import StochCon
 from stochcon.parallel import rank, restarted, synchronise_batch_norm, world_size
+from stochcon.recipebook import simclr
 from stochcon.train import gradcache
 from stochcon.train.loop import Loop, Schedule, build_optimizer, cosine, derive_seed, launch, warmup_cosine
 from stochcon.train.objective import build_objective
-from stochcon.train.rebit import finish, relearn, store
+from stochcon.train.rebit import finish, relearn, store, successor
 from stochcon.views import make_views
 
 TIMED = 64  # images
@@ -68,7 +69,8 @@ def pretrain(
     devices = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices):  # the caller's generators stay as they are
         torch.manual_seed(derive_seed(config.seed))
-        model = Algorithm1(config).to(memory_format=torch.channels_last).to(fabric.device)
+        first = simclr(config) if config.rebit.alone else config
+        model = Algorithm1(first).to(memory_format=torch.channels_last).to(fabric.device)
         if config.sync_batch_norm and world_size() > 1:
             synchronise_batch_norm(model)
         if config.compile:
@@ -86,12 +88,14 @@ def pretrain(
         for step, x in loop.steps(images.batches, lambda t: warmup_cosine(t, steps, warmup, config.optimizer.lr)):
             relaxation = cosine(step, steps, *config.latent.temperature)
             optimizer.zero_grad()
-            loss, active = backward(fabric, network, x.to(fabric.device), step, relaxation, config)
+            loss, active = backward(fabric, network, x.to(fabric.device), step, relaxation, first)
             optimizer.step()
             if observe:
                 observe(step + 1, model)
             if loop.record(loss, relaxation=relaxation, **active):
                 images.report(out / runs.SKIPPED)
+        if config.rebit.alone:
+            model = successor(model, config, fabric)
         if config.rebit.steps and model.latent.has_code:
             relearn(model, store(model, images, config), config, fabric, out, progress)
         finish(model, images, config, out)
@@ -142,10 +146,11 @@ def plan(config: Config) -> str:
         dtype=torch.uint8,
     )
     with torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
-        network = fabric.setup(Algorithm1(config).to(memory_format=torch.channels_last))
+        first = simclr(config) if config.rebit.alone else config
+        network = fabric.setup(Algorithm1(first).to(memory_format=torch.channels_last))
         for _ in range(2):  # the first time is no measure
             began = perf_counter()
-            float(backward(fabric, network, some.to(fabric.device), 0, 1.0, config)[0])
+            float(backward(fabric, network, some.to(fabric.device), 0, 1.0, first)[0])
     seconds = (perf_counter() - began) / len(some)  # of an image, with its gradient
     rebit = min(images, config.rebit.images) * (config.rebit.views + 1) / 6 if config.rebit.steps else 0
     minutes = max(1, round(seconds * (schedule.steps * schedule.batch_size + rebit) / world_size() / 60))

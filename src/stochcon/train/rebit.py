@@ -81,11 +81,7 @@ def rebit(
     fabric.barrier()
     images = load_training(config.data) if images is None else images
     with torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
-        torch.manual_seed(derive_seed(config.seed))
-        model = Algorithm1(config).to(memory_format=torch.channels_last).to(fabric.device)
-        model.backbone.load_state_dict(trained.backbone.state_dict())
-        if config.sync_batch_norm and world_size() > 1:
-            synchronise_batch_norm(model)
+        model = successor(trained, config, fabric)
         relearn(model, store(model, images, config), config, fabric, out, progress)
         finish(model, images, config, out)
     fabric.barrier()
@@ -105,6 +101,16 @@ def rebit_config(run: Path | str, **fields: Any) -> Config:
     config = runs.read_config(Path(run))
     latent = config.latent if LATENTS[config.latent.kind].has_code else spread_bits(config.latent.dim or 64)
     return changed(config, {"latent": latent, "rebit.steps": config.rebit.steps or STEPS} | fields)
+
+
+def successor(trained: StochCon, config: Config, fabric: Fabric) -> Algorithm1:
+    """Make a new model as configured, but with the backbone of one that is trained."""
+    torch.manual_seed(derive_seed(config.seed))
+    model = Algorithm1(config).to(memory_format=torch.channels_last).to(fabric.device)
+    model.backbone.load_state_dict(trained.backbone.state_dict())
+    if config.sync_batch_norm and world_size() > 1:
+        synchronise_batch_norm(model)
+    return model
 
 
 class Code(nn.Module):
