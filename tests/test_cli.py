@@ -10,15 +10,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import stochcon
-from stochcon import runs
+from stochcon import atomic, runs
 from stochcon.cli import main
 from stochcon.config import Config, Frozen
 from stochcon.pretrain_verb import starting_point
+from stochcon.program import computing
 from stochcon.recipebook import RECIPES, changed, recipe
 from tests.shared import error
 
@@ -195,6 +197,19 @@ def test_a_reader_that_leaves_hears_no_complaint(arguments: list[str]) -> None:
     done = subprocess.run([*STOCHCON, *arguments], stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert done.returncode == 141 and done.stderr == ""
+
+
+def test_an_interruption_says_what_is_true_of_what_has_been_written(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    for file, said in (
+        (None, "^nothing has been written yet; the same command starts again$"),
+        (runs.CONFIG, f"^stochcon pretrain --resume {out} starts again, as there is no checkpoint yet$"),
+        (runs.CHECKPOINT, f"^stochcon pretrain --resume {out} goes on from the last checkpoint$"),
+    ):
+        with pytest.raises(KeyboardInterrupt, match=said), computing(partial(runs.how_to_go_on, out)):
+            if file:
+                atomic.write(out / file, b"")
+            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
