@@ -10,15 +10,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import stochcon
-from stochcon import runs
+from stochcon import atomic, runs
 from stochcon.cli import main
 from stochcon.config import Config, Frozen
 from stochcon.pretrain_verb import starting_point
+from stochcon.program import computing
 from stochcon.recipebook import RECIPES, changed, recipe
 from tests.shared import error
 
@@ -121,7 +123,8 @@ def test_what_pretrain_refuses_in_one_line(
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
-        (["nope"], "evaluate"),
+        (["nope"], "there is no command 'nope'; there are pretrain, "),
+        (["evalute", "runs/mine"], "there is no command 'evalute'; did you mean evaluate?"),
         (["pretrain", "digits", "--epoch=3"], "--epochs"),
         (["pretrain", "digits", "--latent.dims", "3"], "--latent.dim"),
         (["pretrain", "digits", "--latent.dim", "many"], "--latent.dim"),
@@ -195,6 +198,50 @@ def test_a_reader_that_leaves_hears_no_complaint(arguments: list[str]) -> None:
     done = subprocess.run([*STOCHCON, *arguments], stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert done.returncode == 141 and done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["evaluate"],
+        pytest.param(["evaluate", "--curve"], marks=pytest.mark.slow),
+        ["classify", "--mode=frozen", "--epochs=1"],
+    ],
+)
+def test_json_is_all_that_is_on_standard_output(verb: list[str], run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb[0], str(run), *verb[1:], "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    if verb == ["evaluate"]:
+        assert found == json.loads((run / runs.METRICS).read_text())
+    elif "--curve" in verb:
+        scores = json.loads((run / "curve.json").read_text())["scores"]["knn"]["bits"]
+        assert [row["score"] for row in found if (row["code"], row["measure"]) == ("bits", "knn")] == scores
+    else:
+        assert found == json.loads((run / "classify-frozen-1.0.json").read_text())
+
+
+def test_classify_says_what_each_score_is_of(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["classify", str(run), "--mode=frozen", "--epochs=1", "--quiet"]) == 0
+    title, _, head, _, *rows, _ = capsys.readouterr().out.splitlines()
+    test = json.loads((run / "classify-frozen-1.0.json").read_text())["test"]
+    assert title == "frozen, 64 labels, 1 epochs, on test images"
+    cells = [[cell.strip() for cell in row.split("│")[1:-1]] for row in (head, *rows)]
+    assert [row[0] for row in cells] == ["score", "top1", "bits", "h"]
+    assert [row[2] for row in cells] == ["top-1 (%)", *(f"{test[row[0]]:.1f}" for row in cells[1:])]
+    assert max(map(len, rows)) < 80
+
+
+def test_an_interruption_says_what_is_true_of_what_has_been_written(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    for file, said in (
+        (None, "^nothing has been written yet; the same command starts again$"),
+        (runs.CONFIG, f"^stochcon pretrain --resume {out} starts again, as there is no checkpoint yet$"),
+        (runs.CHECKPOINT, f"^stochcon pretrain --resume {out} goes on from the last checkpoint$"),
+    ):
+        with pytest.raises(KeyboardInterrupt, match=said), computing(partial(runs.how_to_go_on, out)):
+            if file:
+                atomic.write(out / file, b"")
+            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])

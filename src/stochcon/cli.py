@@ -3,12 +3,16 @@
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
+from difflib import get_close_matches
+from json import dumps
 from pathlib import Path
 from textwrap import indent
 from typing import Annotated, Any, Literal
 
 import tyro
 from pydantic import ValidationError
+from tabulate import tabulate
 from tyro.conf import Positional, PositionalMetavarFromFieldName
 from tyro.extras import SubcommandApp
 
@@ -25,7 +29,14 @@ from stochcon.pretrain_verb import (
     run_to_rebit,
     starting_point,
 )
-from stochcon.program import computing, say_once
+from stochcon.program import computing, only_json, say_once
+
+READINGS = {
+    "top1": "z, or h without a latent: the head learns from it",
+    "bits": "the deterministic bits in place of z",
+    "h": "h, the backbone's output, by a second head",
+}
+"""What the head of `classify` reads for each of its scores, in the order of the table."""
 
 
 def evaluate(
@@ -34,6 +45,7 @@ def evaluate(
     curve: Flag = False,
     baseline: Maybe[Path] = None,
     hashing: Flag = False,
+    json: Flag = False,
     quiet: Flag = False,
 ) -> None:
     """Measure what a run's features and bits are worth, beside the baselines.
@@ -46,25 +58,34 @@ def evaluate(
         curve: Score against the number of bits instead; writes curve.json and curve.png.
         baseline: The run whose h the curve's other codes quantise, say of SimCLR; by default the run itself.
         hashing: Also mAP@1000 and mAP@All of all images as queries, as the literature on hashing has them.
+        json: Print the scores as JSON, and everything else on standard error.
         quiet: Show no progress.
     """
     if not directories or (not curve and (len(directories) > 1 or baseline)):
         raise ValueError("evaluate needs the directory of one run; several, and --baseline, are for --curve")
-    with computing():
+    with computing(), only_json(json):
         from stochcon.evaluation import curve as curves
         from stochcon.evaluation import evaluate as scoring
         from stochcon.evaluation import self_retrieval
 
         if curve:
-            curves.show(stochcon.curve(directories, baseline, split, progress=not quiet))
+            scores = stochcon.curve(directories, baseline, split, progress=not quiet)
+            found: object = scores.dropna().to_dict("records")
+            if not json:
+                curves.show(scores)
             print(f"\nThe picture is {scoring.file_of_split(directories[0], curves.PICTURE, split)}")
-            return
-        labelled, folder = scoring.described(directories[0])
-        if labelled or not folder:
-            metrics = stochcon.evaluate(directories[0], split, not quiet, hashing)
-            scoring.show(metrics, f"{directories[0]}, {split} images")
-        if folder:
-            self_retrieval.show(stochcon.self_retrieval(directories[0], split, not quiet))
+        else:
+            labelled, folder = scoring.described(directories[0])
+            found = metrics = dict[str, float]()
+            if labelled or not folder:
+                metrics |= stochcon.evaluate(directories[0], split, not quiet, hashing)
+                scoring.show(metrics, f"{directories[0]}, {split} images")
+            if folder:
+                copies = stochcon.self_retrieval(directories[0], split, not quiet)
+                metrics |= copies
+                self_retrieval.show(copies)
+    if json:
+        print(dumps(found, indent=2))
 
 
 def classify(
@@ -78,6 +99,7 @@ def classify(
     batch_size: Maybe[int] = None,
     seed: Maybe[int] = None,
     out: Maybe[Path] = None,
+    json: Flag = False,
     quiet: Flag = False,
 ) -> None:
     """Train a linear head on a run, with or without its network; or train the same network from nothing.
@@ -95,14 +117,20 @@ def classify(
         batch_size: Images a step; by default the run's.
         seed: By default the run's.
         out: Where classify-MODE-LABELS.json and the trials go; by default the run's directory.
+        json: Print the result as JSON, and everything else on standard error.
         quiet: Show no progress bar.
     """
     settings: dict[str, Any] = {"labels": labels, "epochs": epochs, "lr": lr, "weight_decay": weight_decay}
     settings |= {"crop": crop, "batch_size": batch_size, "seed": seed, "out": out}
-    with computing("the same command again goes on from the last checkpoint"):
+    with computing("the same command again goes on from the last checkpoint, if there is one"), only_json(json):
         result = stochcon.classify(source, mode, **settings, progress=not quiet)
-    scores = ", ".join(f"{name} {value:.1f} %" for name, value in result["test"].items())
-    say_once(f"{mode}, {result['images']} labels, {result['chosen']} epochs, on test images: {scores}")
+    if json:
+        say_once(dumps(result, indent=2))
+        return
+    rows = [(name, what, result["test"][name]) for name, what in READINGS.items() if name in result["test"]]
+    head = "score", "what the head reads", "top-1 (%)"
+    title = f"{mode}, {result['images']} labels, {result['chosen']} epochs, on test images"
+    say_once(f"{title}\n{tabulate(rows, head, 'rounded_outline', floatfmt='.1f')}")
 
 
 def encode(
@@ -129,7 +157,7 @@ def encode(
         file, count, skipped = stochcon.encode(directory, images, out, split, batch_size, progress=not quiet)
     if skipped:
         print(f"Some images cannot be read: {skipped} lists them")
-    print(f"{count} codes are in {file}. Next: stochcon search {out} ID")
+    print(f"{count} codes are in {file}. Next: stochcon search {out} ID, or an image file")
 
 
 def search(
@@ -142,6 +170,7 @@ def search(
     asymmetric: Flag = False,
     images: Maybe[str] = None,
     picture: Maybe[Path] = None,
+    json: Flag = False,
 ) -> None:
     """List, and draw, the images whose codes differ from the code of each query in the fewest bits.
 
@@ -149,29 +178,35 @@ def search(
         codes: A file that stochcon encode wrote.
         queries: Ids in that file, or image files.
         k: How many to list for each.
-        run: The run that made the codes; needed to encode an image file.
+        run: The run that made the codes, which encodes an image file; by default the one that CODES names.
         weighted: Count each bit by how informative and how certain it is.
         approximate: Look only where near codes are likely; the lists are built once, in CODES.index.
         asymmetric: Compare stored bits with the query's probabilities: no ties, and a better ranking for image files.
-        images: The folder, archive or data set that was encoded; the results are drawn from it.
+        images: The folder, archive or data set that was encoded, to draw from; by default the one that CODES names.
         picture: Where they are drawn; by default CODES.search.png.
+        json: Print ids and distances as JSON, and everything else on standard error.
     """
-    if picture and images is None:
-        raise ValueError(f"--picture {picture} needs --images, what was encoded")
-    from stochcon.codes import inverted_lists
+    from stochcon.codes import file, inverted_lists
     from stochcon.codes.search import show
 
-    if approximate and not (weighted or asymmetric) and inverted_lists.load(codes) is None:
-        print(f"Building inverted lists in {codes}.index, which later searches read")
-        index, recall = inverted_lists.build_beside(codes)
-        print(f"A search reads {index.nprobe:,} of {index.nlist:,} lists (recall {recall:.3f})")
-    results = stochcon.search(codes, queries, k, run, weighted, approximate, asymmetric)
-    show(results)
-    if images is not None:
-        from stochcon.codes.mosaic import draw
+    with only_json(json):
+        if approximate and not (weighted or asymmetric) and inverted_lists.load(codes) is None:
+            print(f"Building inverted lists in {codes}.index, which later searches read")
+            index, recall = inverted_lists.build_beside(codes)
+            print(f"A search reads {index.nprobe:,} of {index.nlist:,} lists (recall {recall:.3f})")
+        results = stochcon.search(codes, queries, k, run, weighted, approximate, asymmetric)
+        if not json:
+            show(results, weighted, asymmetric)
+        images = images or (None if json and not picture else file.made_of(codes).get("images"))
+        if picture and images is None:
+            raise ValueError(f"--picture {picture} needs --images, what was encoded")
+        if images is not None:
+            from stochcon.codes.mosaic import draw, left_out
 
-        path = report.save(draw(results, images), picture or codes.with_suffix(".search.png"))
-        print(f"The picture is {path}")
+            path = report.save(draw(results, images), picture or codes.with_suffix(".search.png"))
+            print(f"The picture is {path}{left_out(results)}")
+    if json:
+        print(dumps([asdict(found) for found in results], indent=2))
 
 
 def export(
@@ -277,6 +312,9 @@ def _run(arguments: list[str]) -> None:
     verbs = {"pretrain": pretrain(default, found), "rebit": rebit(default)} | {
         function.__name__: function for function in (evaluate, classify, encode, search, export, paper, demo, recipes)
     }
+    if verb not in verbs and not verb.startswith("-"):
+        near = "".join(f"did you mean {name}? There are " for name in get_close_matches(verb, verbs, 1))
+        raise ValueError(f"there is no command {verb!r}; {near or 'there are '}{', '.join(verbs)}")
     for name, function in verbs.items():
         summary = (function.__doc__ or "").partition("\n")[0]
         app.command(name=name, help=summary if verb in asks else None)(function)

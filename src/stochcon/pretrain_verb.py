@@ -68,10 +68,11 @@ def pretrain(default: Config, found: Sequence[str] = ()) -> Callable[..., None]:
                 raise ValueError(f"cannot resume with {field} = {new}: {resume} was started with {field} = {old}")
             if out and out != resume:
                 raise ValueError(f"--resume {resume} goes on in that directory; leave --out {out} away")
-        with computing(f"stochcon pretrain --resume {directory} goes on from the last checkpoint"):
+        from stochcon.runs import how_to_go_on, refuse_taken
+
+        with computing(lambda: how_to_go_on(directory)):
             from stochcon.evaluation.self_retrieval import held_out, verdict
             from stochcon.parallel import rank
-            from stochcon.runs import refuse_taken
             from stochcon.train.pretrain import plan
 
             if not resume:
@@ -108,7 +109,7 @@ def rebit(default: Config) -> Callable[..., None]:
         """
         chosen = changed(fields, {})
         directory = out or run.with_name(f"{run.name}-{chosen.latent.dim}bits")
-        with computing("the same command again goes on from the last checkpoint"):
+        with computing("the same command again goes on from the last checkpoint, if there is one"):
             stochcon.rebit(run, directory, chosen, progress=not quiet)
         say_once(f"The model is in {directory}. Next: stochcon evaluate {directory}")
 

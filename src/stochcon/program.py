@@ -5,8 +5,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout, suppress
 from types import FrameType
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
@@ -37,11 +37,11 @@ def compute_in_batches() -> None:
 
 
 @contextmanager
-def computing(how: str | None = None) -> Iterator[None]:
+def computing(how: str | Callable[[], str] = "") -> Iterator[None]:
     """Run what computes for minutes or days with the settings above.
 
     It ends in KeyboardInterrupt on Ctrl-C or SIGTERM, and in ConnectionError if another process of this run was lost.
-    Both say `how` to go on.
+    Both say `how` to go on, which a function can find out then: it depends on what has been written.
     """
     import torch  # after the arguments have been read, so that their errors come at once
 
@@ -58,14 +58,19 @@ def computing(how: str | None = None) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(*filter(None, [how])) from None
+        raise KeyboardInterrupt(*filter(None, [how() if callable(how) else how])) from None
     except RuntimeError as error:
         if world_size() > 1 and LOST.search(str(error)):
             lost = f"process {rank()} has lost another process of this run"
-            raise ConnectionError("; ".join(filter(None, [lost, how]))) from error
+            raise ConnectionError("; ".join(filter(None, [lost, how() if callable(how) else how]))) from error
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def only_json(wanted: bool) -> AbstractContextManager[object]:
+    """Leave standard output to the JSON that follows: what is printed within the block goes to standard error."""
+    return redirect_stdout(sys.stderr) if wanted else nullcontext()
 
 
 def say_once(line: str) -> None:

@@ -59,6 +59,15 @@ def write_config(directory: Path, config: Config) -> None:
     atomic.write(directory / CONFIG, (config.model_dump_json(indent=2) + "\n").encode())
 
 
+def how_to_go_on(directory: Path) -> str:
+    """Say how a pretraining that was interrupted goes on, by what it has written."""
+    if not (directory / CONFIG).is_file():
+        return "nothing has been written yet; the same command starts again"
+    there = (directory / CHECKPOINT).is_file()
+    does = "goes on from the last checkpoint" if there else "starts again, as there is no checkpoint yet"
+    return f"stochcon pretrain --resume {directory} {does}"
+
+
 def holds(directory: Path, config: Config) -> bool:
     """Whether the directory is a run of just this configuration."""
     return (directory / CONFIG).exists() and read_config(directory) == config

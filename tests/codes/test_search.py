@@ -1,9 +1,11 @@
 """Searching a file of codes, as a user does: exactly, weighted, by inverted lists, with a table and a picture."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,9 +133,10 @@ def test_an_asymmetric_search_has_the_probabilities_of_an_image_file(run: Path, 
     encode(run, str(pictures), tmp_path / "codes.parquet", progress=False)
     query = pictures / "02.png"
     codes, one = read_codes(tmp_path / "codes.parquet"), Encoder(run).file(query)
+    others = codes[codes.ids != "02.png"]
     p = np.abs(one.unpack() - one.flips)
     (found,) = search(tmp_path / "codes.parquet", [str(query)], 3, run=run, asymmetric=True)
-    expected = np.abs(p - codes.unpack()).sum(1)
+    expected = np.abs(p - others.unpack()).sum(1)
     np.testing.assert_allclose(found.distances, np.sort(expected)[:3], atol=1e-4)
 
 
@@ -216,13 +219,64 @@ def test_several_queries_and_a_picture(
         assert "".join(f"nearest to {result.query}".split()) in "".join(printed.split())
         for name, distance in zip(result.ids, result.distances, strict=True):
             assert any(name in line and f" {distance} " in line for line in printed.splitlines())
-    assert len(by_id.ids) == 18 and "02.png" not in by_id.ids
-    assert ("test/03.png", 0) in zip(by_file.ids, by_file.distances, strict=True)
+    assert len(by_id.ids) == len(by_file.ids) == 18
+    assert "02.png" not in by_id.ids and "test/03.png" not in by_file.ids
     assert "".join(printed.split()).endswith("".join(f"The picture is {tmp_path}/codes.search.png".split()))
     with Image.open(tmp_path / "codes.search.png") as picture:
         assert picture.width > picture.height > 200
     for flag in ("--weighted", "--approximate"):
         assert main(["search", str(out), *queries, "--run", str(run), flag]) == 0
+
+
+def test_an_image_file_leaves_itself_out_and_no_other_image_of_its_name(
+    run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode(run, str(pictures), tmp_path / "codes.parquet", progress=False)
+    monkeypatch.chdir(pictures / "test")
+    for kind in ({}, {"weighted": True}, {"asymmetric": True}, {"approximate": True}):
+        by_id, by_file = search(tmp_path / "codes.parquet", ["test/03.png", "03.png"], 30, run, **kind)
+        assert by_id.by_id and not by_file.by_id
+        assert "test/03.png" not in by_file.ids and {*by_id.ids} == {*by_file.ids}
+    (tmp_path / "elsewhere" / "test").mkdir(parents=True)
+    other = Path(tmp_path / "elsewhere" / "test" / "03.png")
+    Image.new("RGB", (16, 12), "white").save(other)
+    (found,) = search(tmp_path / "codes.parquet", [str(other)], 30, run)
+    assert "test/03.png" in found.ids
+
+
+def test_json_is_all_that_is_on_standard_output(
+    run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "codes.parquet"
+    encode(run, str(pictures), out, progress=False)
+    for flag in ("--approximate", "--weighted", "--asymmetric"):
+        assert main(["search", str(out), "02.png", "04.png", "--json", flag, "--images", str(pictures)]) == 0
+        printed, told = capsys.readouterr()
+        kind: Any = {flag.removeprefix("--"): True}
+        expected = search(out, ["02.png", "04.png"], **kind)
+        assert [Neighbours(**found) for found in json.loads(printed)] == expected
+        assert "The picture is" in told and ("inverted lists" in told) == (flag == "--approximate")
+
+
+def test_a_picture_has_rows_for_all_results_up_to_a_number(run: Path, pictures: Path, tmp_path: Path) -> None:
+    encode(run, str(pictures), tmp_path / "codes.parquet", progress=False)
+    results = search(tmp_path / "codes.parquet", ["02.png"], 15)
+    assert mosaic.left_out(results) == ""
+    drawn = [axis for axis in mosaic.draw(results, str(pictures)).axes if axis.images]
+    assert [axis.texts[0].get_text() for axis in drawn] == ["02.png", *results[0].ids]
+    many = [Neighbours("02.png", 60 * ["04.png"], 60 * [1.0]), Neighbours("04.png", [], [])]
+    drawn = [axis for axis in mosaic.draw(many, str(pictures)).axes if axis.images]
+    assert len(drawn) == 1 + mosaic.SHOWN_RESULTS + 1
+    assert mosaic.left_out(many) == "; it shows at most 12 queries and 50 results of each"
+    assert mosaic.left_out(13 * results) != ""
+
+
+def test_a_picture_names_an_image_by_the_end_of_its_path(tmp_path: Path) -> None:
+    name = "2024/holiday in Spain/IMG_20240817_2015.jpg"
+    (tmp_path / name).parent.mkdir(parents=True)
+    Image.new("L", (8, 8)).save(tmp_path / name)
+    (axis,) = mosaic.draw([Neighbours(name, [], [])], str(tmp_path)).axes
+    assert axis.texts[0].get_text() == "…G_20240817_2015.jpg"
 
 
 def test_a_picture_shows_the_right_images(run: Path, pictures: Path, tmp_path: Path) -> None:
@@ -272,6 +326,10 @@ def test_a_table_shows_ids_as_they_are_or_that_nothing_was_found(capsys: pytest.
     found, nothing = capsys.readouterr().out.split("nearest to b")
     assert "007" in found and "1e5" in found and " 12 │" in found
     assert "bits that differ" in nothing
+    show([Neighbours("a", ["b"], [1.5])], weighted=True)
+    assert "weighted bits: the bits that differ, by how informative and certain" in capsys.readouterr().out
+    show([Neighbours("a", ["b"], [1.5])], asymmetric=True)
+    assert "expected bits: the bits that differ on average" in capsys.readouterr().out
 
 
 def test_a_file_without_codes_is_searched(run: Path, pictures: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
@@ -37,6 +38,18 @@ def test_files_named_in_a_page_exist(page: Path) -> None:
         files = re.findall(r"`((?:src|tests|docs|results|benchmarks)/[\w./-]+)`", text)
         missing += [name for name in files if not (ROOT / name).exists()]
     assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_names_of_the_library_in_a_page_are_there(page: Path) -> None:
+    text = page.read_text()
+    names = (
+        {*re.findall(r"(?<![\w/.-])stochcon(?:\.[A-Za-z]\w*)+(?![\w/])", text)} if page.name not in HISTORY else set()
+    )
+    for module, imported in re.findall(r"from (stochcon[\w.]*) import (\w+(?:, \w+)*)", text):
+        names |= {f"{module}.{name}" for name in imported.split(", ")}
+    for name in names:
+        resolve_name(name)
 
 
 def test_paper_names_a_file_and_a_test_for_each_part_that_is_built() -> None:

@@ -137,6 +137,15 @@ def test_a_clone_is_exported_into_and_nothing_else_is_touched(
     to_hub(run, clone)
     assert {".git", "README.md"} < {*os.listdir(clone)}
 
+    card = clone / "README.md"
+    card.write_text(edited := card.read_text().replace("# clone", "# My model"))
+    line = error(capsys, "export", run, "--to", "hub", "--out", clone)
+    assert line == f"{card} has been edited and is not replaced: move it away, or choose another --out"
+    assert card.read_text() == edited
+    card.unlink()
+    to_hub(run, clone)
+    assert "# clone" in card.read_text()
+
     thesis = tmp_path / "work" / "thesis.tex"
     thesis.parent.mkdir()
     thesis.write_text("years of work")

@@ -178,16 +178,18 @@ def encode(
             except ValueError:
                 shutil.rmtree(folder)  # so that files that are mended are read again
                 raise
-    written = _write((file.read_files([part]) for part, _ in parts), listed, target)
+    images = file.seen_from(target, name) if Path(name).exists() else name
+    made = {"run": file.seen_from(target, directory), "images": images}
+    written = _write((file.read_files([part]) for part, _ in parts), listed, target, **made)
     shutil.rmtree(folder)
     return Encoded(target, written, target.with_suffix(SKIPPED) if listed else None)
 
 
-def _write(batches: Iterable[Codes], listed: bytes, path: Path) -> int:
+def _write(batches: Iterable[Codes], listed: bytes, path: Path, **made_of: str) -> int:
     """Write the list first, so that codes are never there without theirs."""
     listing = path.with_suffix(SKIPPED)
     if listed:
         atomic.write(listing, listed)
     else:
         listing.unlink(missing_ok=True)  # of an earlier file of this name
-    return file.write(batches, path)
+    return file.write(batches, path, **made_of)

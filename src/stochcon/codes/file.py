@@ -6,6 +6,7 @@ JSON object under the key `stochcon`, which `Header` describes.
 """
 
 import glob
+import os
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -49,6 +50,10 @@ class Header(BaseModel):
     size: int | None
     channels: int | None
     flips: list[Annotated[float, Field(ge=0, le=0.5)]]
+    run: str | None = None
+    """The run directory, as seen from the file's folder; what is not known is None."""
+    images: str | None = None
+    """What was encoded, likewise; or the name of a data set."""
 
 
 def shard(path: Path | str, rank: int, world: int) -> Path:
@@ -92,8 +97,25 @@ def writable(path: Path | str, rank: int, world: int) -> Path:
     return mine
 
 
-def write(codes: Codes | Iterable[Codes], path: Path | str) -> int:
-    """Write codes, or batches of them as they come, to a file: whole, or not at all; returns their number."""
+def made_of(path: Path | str) -> dict[str, str]:
+    """Tell the `run` and the `images` of a file of codes, or of the first of its shards; what is gone is left out."""
+    path = files(path)[0]
+    header = _read_file(path, [])[1]
+    told = {name: value for name in ("run", "images") if (value := getattr(header, name))}
+    found = {name: os.path.normpath(path.parent / value) if "/" in value else value for name, value in told.items()}
+    return {name: place for name, place in found.items() if place == told[name] or os.path.exists(place)}
+
+
+def seen_from(path: Path, place: Path | str) -> str:
+    """Write a place as seen from the folder of a file, with a slash, so that both can move together."""
+    return f"./{os.path.relpath(place, path.parent)}"
+
+
+def write(codes: Codes | Iterable[Codes], path: Path | str, run: str | None = None, images: str | None = None) -> int:
+    """Write codes, or batches of them as they come, to a file: whole, or not at all; returns their number.
+
+    `Header` says what run and images are.
+    """
     batches = iter([codes] if isinstance(codes, Codes) else codes)
     if (first := next(batches, None)) is None:
         raise ValueError("there are no codes to write")
@@ -113,7 +135,7 @@ def write(codes: Codes | Iterable[Codes], path: Path | str) -> int:
             flips += len(batch) * batch.flips.astype(np.float64)
         writer.write_table(pa.concat_tables(held).combine_chunks(), rows_at_once)
         # the rates of flips are known only now, so they are in the footer
-        header = Header(**about, flips=mean_flips(flips, count).tolist())
+        header = Header(**about, flips=mean_flips(flips, count).tolist(), run=run, images=images)
         writer.add_key_value_metadata({KEY: header.model_dump_json().encode()})
     return count
 

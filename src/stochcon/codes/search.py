@@ -1,6 +1,7 @@
 """The images whose codes are nearest to those of some images."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 
 from stochcon.codes import inverted_lists
-from stochcon.codes.file import files, packed_column, read_columns
+from stochcon.codes.file import files, made_of, packed_column, read_columns
 from stochcon.codes.packed import BIT_ORDER, Codes, exact_neighbours
 from stochcon.codes.weighted import asymmetric_neighbours, bit_weights, shares_of_ones, weighted_neighbours
 
@@ -42,9 +43,11 @@ def search(
 
     Args:
         codes: The file, or the name that its shards share.
-        queries: Ids in the file, which are not among their own results, or paths of image files.
+        queries: Ids in the file, or paths of image files. An image of the file is not among its own results. An
+            image file is one if its path ends in the id and both have the same code.
         k: How many to find for each query, at least 1.
-        run: The directory of the run that made the codes, which encodes image files.
+        run: The directory of the run that made the codes, which encodes image files; by default the one that the
+            file names.
         weighted: Count each bit by how informative and how certain it is; see `stochcon.codes.weighted`.
         approximate: Look only into the inverted lists beside the file, which are built the first time. That
             pays for many queries at once, or for many millions of codes.
@@ -75,6 +78,7 @@ def search(
     table, header = read_columns(files(codes), ["id", "code"])
     own, stored = _rows(table["id"], queries), packed_column(table)
     made = _encode([query for query in queries if query not in own], codes, header.model, run)
+    itself = own | _encoded_before(made, table["id"], stored)
     packed = np.stack([stored[own[query]] if query in own else made[query].packed[0] for query in queries])
 
     distances: NDArray[np.number]
@@ -95,7 +99,7 @@ def search(
 
     found = []
     for query, *both in zip(queries, rows.tolist(), distances.tolist(), strict=True):
-        kept = [(row, d) for row, d in zip(*both, strict=True) if row not in (-1, own.get(query))][:k]
+        kept = [(row, d) for row, d in zip(*both, strict=True) if row not in (-1, itself.get(query))][:k]
         ids = [table["id"][row].as_py() for row, _ in kept]
         found.append(Neighbours(query, ids, [distance for _, distance in kept], query in own))
     return found
@@ -113,12 +117,21 @@ def _rows(column: pa.ChunkedArray, ids: Sequence[str]) -> dict[str, int]:
     return {column[row].as_py(): row for row in reversed(hits.to_pylist())}
 
 
+def _encoded_before(made: Mapping[str, Codes], column: pa.ChunkedArray, stored: NDArray[np.uint8]) -> dict[str, int]:
+    """Find the row of each image file that is one of the encoded images, as far as its path and its code can tell."""
+    paths = {image: os.path.abspath(image).split(os.sep) for image in made}
+    ends = [(image, "/".join(path[i:])) for image, path in paths.items() for i in range(len(path) - 1, -1, -1)]
+    rows = _rows(column, [end for _, end in ends])
+    found = {image: rows[end] for image, end in ends if end in rows}  # by the longest end, which comes last
+    return {image: i for image, i in found.items() if (stored[i] == made[image].packed[0]).all()}
+
+
 def _encode(images: Sequence[str], codes: Path | str, model: str, run: Path | str | None) -> dict[str, Codes]:
     """Encode image files with the run that made the codes."""
     for image in images:
         if not Path(image).is_file():
             raise ValueError(f"{image} is neither an id in {codes} nor an image file")
-        if run is None:
+        if (run := run or made_of(codes).get("run")) is None:
             raise ValueError(f"{image} is an image file; to encode it, give --run DIR, the run of the codes")
     if not images or run is None:
         return {}
@@ -130,12 +143,19 @@ def _encode(images: Sequence[str], codes: Path | str, model: str, run: Path | st
     return {image: encoder.file(Path(image)) for image in images}
 
 
-def show(results: Sequence[Neighbours]) -> None:
-    """Print a table for each query."""
+def show(results: Sequence[Neighbours], weighted: bool = False, asymmetric: bool = False) -> None:
+    """Print a table for each query, and a word on distances that are not counts."""
+    title, note = "bits that differ", ""
+    if weighted:
+        title, note = "weighted bits", "the bits that differ, by how informative and certain each is (1 on average)"
+    elif asymmetric:
+        title, note = "expected bits", "the bits that differ on average, if the query's are sampled from its q(z|x)"
     for found in results:
-        columns = "id", "bits that differ"
+        columns = "id", title
         rows = zip(found.ids, [round(distance, 1) for distance in found.distances], strict=True)
         align = ("left", "right") if found.ids else None  # tabulate 0.9 wants no columns of an empty table
         # an id such as 007 is no number
         table = tabulate(rows, columns, "rounded_outline", disable_numparse=True, colalign=align)
         print(f"nearest to {found.query}\n{table}")
+    if note:
+        print(f"{title}: {note}")

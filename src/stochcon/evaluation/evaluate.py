@@ -158,4 +158,4 @@ def show(metrics: dict[str, float], title: str) -> None:
             "{active:.0f} % of them are ones, {dead} never change.\n"
         )
         notes += counts.format(**metrics)
-    Console().print(notes, highlight=False, end="")
+    print(notes, end="")

@@ -1,6 +1,7 @@
 """Export a finished run as a folder for the Hugging Face Hub, and load such a folder or a repository."""
 
 import json
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from stochcon.report import markdown
 CARD = "README.md"
 EXPECTED = {runs.MODEL, runs.CONFIG, runs.METRICS, CARD, ".git", ".gitattributes"}
 """Files that the folder may hold already: an earlier export, or a clone of a repository on the Hub."""
+MARK = "\n<!-- stochcon export replaces this card only if nobody has edited it: "
+"""How the last line of a card begins; a hash of what is above it follows."""
 
 
 def to_hub(directory: Path | str, out: Path | str | None = None) -> Path:
@@ -33,7 +36,8 @@ def to_hub(directory: Path | str, out: Path | str | None = None) -> Path:
         The folder, which `from_hub` loads. Complete its README.md before you publish it.
 
     Raises:
-        ValueError: If the run is not finished, or if the folder holds a file that is no part of an export.
+        ValueError: If the run is not finished, or if the folder holds a file that is no part of an export or a
+            README.md that somebody has edited.
 
     Example:
         >>> import tempfile, stochcon
@@ -53,18 +57,26 @@ def to_hub(directory: Path | str, out: Path | str | None = None) -> Path:
     for name in sorted({path.name for path in out.glob("*")} - EXPECTED):
         raise ValueError(f"{out} holds {name}, which is no part of a Hub folder: choose another --out")
 
+    old = (out / CARD).read_text(encoding="utf-8") if (out / CARD).exists() else None
+    if old is not None and old != _marked(old.rpartition(MARK)[0]):
+        raise ValueError(f"{out / CARD} has been edited and is not replaced: move it away, or choose another --out")
+
     # The publisher may not want to tell where the images lay on the disk.
     config = config.model_copy(update={"data": config.data.model_copy(update={"root": None})})
     scored = directory / runs.METRICS
     metrics = json.loads(scored.read_bytes()) if scored.is_file() else {}
     atomic.write(out / runs.MODEL, (directory / runs.MODEL).read_bytes())
-    atomic.write(out / CARD, _model_card(out.resolve().name, model, config, metrics).encode())
+    atomic.write(out / CARD, _marked(_model_card(out.resolve().name, model, config, metrics)).encode())
     if metrics:
         atomic.write_json(out / runs.METRICS, metrics)
     else:
         (out / runs.METRICS).unlink(missing_ok=True)
     runs.write_config(out, config)  # last, since nothing loads a folder without it
     return out
+
+
+def _marked(card: str) -> str:
+    return f"{card}{MARK}{sha256(card.encode()).hexdigest()} -->\n"
 
 
 def _model_card(name: str, model: StochCon, config: Config, metrics: dict[str, float]) -> str:

@@ -82,7 +82,9 @@ def pretrain(
         images.report(out / runs.SKIPPED)
 
         steps, warmup = schedule.steps, round(config.optimizer.warmup * schedule.per_epoch)
-        advice = "try a lower --optimizer.lr or a longer --optimizer.warmup; the last checkpoint is kept"
+        advice = (
+            "try a lower --optimizer.lr or a longer --optimizer.warmup; the last checkpoint, if there is one, is kept"
+        )
         about = {"digest": images.digest, "title": config.recipe, "advice": advice}
         loop = Loop(model, optimizer, out, schedule, **about, progress=progress)
         for step, x in loop.steps(images.batches, lambda t: warmup_cosine(t, steps, warmup, config.optimizer.lr)):
