@@ -251,15 +251,20 @@ def paper(
         stochcon.paper(what, tier, seeds, data, jobs, redraw, dry_run)
 
 
-def demo(out: Path = Path("runs/demo"), epochs: int = 6) -> None:
+def demo(
+    out: Path = Path("runs/demo"), epochs: int = 6, root: Annotated[Maybe[Path], tyro.conf.arg(name="data.root")] = None
+) -> None:
     """Pretrain a Bernoulli StochCon and SimCLR on photographs, compare them, and draw the bits.
 
+    With a folder of images: say whether bits of these images are worth their training, in about as long.
+
     Args:
-        out: Where the runs, the table and the picture go.
-        epochs: Passes over the images; 6 take about five minutes on two cores.
+        out: Where the runs, the scores and the picture go.
+        epochs: Passes over the photographs; 6 take about five minutes on two cores.
+        root: A folder of images in place of the photographs.
     """
     with computing():
-        stochcon.demo(out, epochs)
+        stochcon.demo(out, epochs, root)
 
 
 def recipes() -> None:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 from tyro.conf import DisallowNone, FlagCreatePairsOff, Positional, Suppress
@@ -12,10 +12,7 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 import stochcon
 from stochcon.config import Backbone, Config, Data, Frozen, Latent, Rebit, changes
 from stochcon.program import computing, say_once
-from stochcon.recipebook import RECIPES, changed, recipe
-
-if TYPE_CHECKING:
-    from stochcon.data.survey import Survey
+from stochcon.recipebook import RECIPES, changed, recipe, suited
 
 T = TypeVar("T")
 Flag = Annotated[FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")]
@@ -162,22 +159,8 @@ def starting_point(options: list[str], asks: bool) -> tuple[Config, list[str]]:
     from stochcon.data.survey import survey
 
     found = survey(config.data.model_copy(update={"root": root}))
-    chosen, reasons = suited(changed(config, {"data.root": root}), found)
+    chosen, reasons = suited(changed(config, {"data.root": root}), found.splits["train"], found.grey)
     return chosen, [*found.lines(), *reasons]
-
-
-def suited(config: Config, found: "Survey") -> tuple[Config, list[str]]:
-    """Change the recipe for folders as the images want it, and say why; options still come after it."""
-    fields: dict[str, Any] = {}
-    reasons = []
-    images = found.splits["train"]
-    if images < config.batch_size:
-        fields["batch_size"] = max(2, images)
-        reasons.append(f"--batch-size {images}, since there are no more images to train on")
-    if found.grey and config.data.channels == 3:
-        fields |= {"data.channels": 1, "views.mean": config.views.mean[:1], "views.std": config.views.std[:1]}
-        reasons.append("--data.channels 1, since all images that were opened are grey")
-    return changed(config, fields), reasons
 
 
 def _read(file: Path) -> dict[str, Any]:

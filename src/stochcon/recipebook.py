@@ -175,6 +175,19 @@ def changed(config: Config, changes: Mapping[str, Any]) -> Config:
         raise ValueError(explain(error)) from None
 
 
+def suited(config: Config, images: int, grey: bool) -> tuple[Config, list[str]]:
+    """Change the recipe for folders as its training images want it, and say why; options still come after it."""
+    fields: dict[str, Any] = {}
+    reasons = []
+    if images < config.batch_size:
+        fields["batch_size"] = max(2, images)
+        reasons.append(f"--batch-size {images}, since there are no more images to train on")
+    if grey and config.data.channels == 3:
+        fields |= {"data.channels": 1, "views.mean": config.views.mean[:1], "views.std": config.views.std[:1]}
+        reasons.append("--data.channels 1, since all images that were opened are grey")
+    return changed(config, fields), reasons
+
+
 def _merge(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
     for name, value in changes.items():
         group, dot, field = name.partition(".")

@@ -8,8 +8,8 @@ from PIL import Image
 
 from stochcon.config import Data
 from stochcon.data.survey import survey
-from stochcon.pretrain_verb import starting_point, suited
-from stochcon.recipebook import recipe
+from stochcon.pretrain_verb import starting_point
+from stochcon.recipebook import recipe, suited
 from tests.data.files import picture
 
 
@@ -44,7 +44,8 @@ def test_many_and_coloured_images_have_the_recipe_as_it_is(tmp_path: Path) -> No
     for i in range(20):
         picture(tmp_path / f"{i}.png", f"rgb(200, {i}, 10)")
     small = recipe("folder", batch_size=4)
-    assert suited(small, survey(Data(name="folder", root=tmp_path))) == (small, [])
+    found = survey(Data(name="folder", root=tmp_path))
+    assert suited(small, found.splits["train"], found.grey) == (small, [])
 
 
 @pytest.mark.skipif(not hasattr(os, "symlink"), reason="no links on this system")

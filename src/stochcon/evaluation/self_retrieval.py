@@ -12,6 +12,7 @@ import imagehash
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from matplotlib.axes import Axes
 from PIL import Image
 from rich.console import Console
 from torch import Tensor
@@ -36,7 +37,7 @@ NAMES = {
     "pca-sign": "pixels, PCA signs",
     "itq": "pixels, ITQ",
     "imagehash": "perceptual hash (64 bits)",
-    "h": "h, the floats of the network",
+    "h": "h, the network's floats",
     "pixels": "pixels themselves",
 }
 RIVALS = {"pca-sign": "PCA signs of pixels", "itq": "ITQ of pixels", "imagehash": "perceptual hashes"}
@@ -225,3 +226,14 @@ def show(metrics: dict[str, float]) -> None:
     if "bits" in metrics:
         print("{shared:,} images share their code with another; {dead} of {bits} bits never change.".format(**metrics))
     print(verdict(metrics))
+
+
+def bars(axis: Axes, metrics: dict[str, float]) -> None:
+    """Draw the mean top-1 of each code."""
+    there = [name for name in NAMES if f"top1.{name}" in metrics][::-1]
+    colours = ["C0" if name == "bits" else "0.75" for name in there]
+    drawn = axis.barh([NAMES[name] for name in there], [metrics[f"top1.{name}"] for name in there], color=colours)
+    axis.bar_label(drawn, fmt="%.0f", padding=3)
+    axis.set(xlim=(0, 108), xlabel="copies that find their original first (%)")
+    axis.grid(visible=False, axis="y")
+    axis.set_title("What changed copies find")
