@@ -7,9 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
+from stochcon.cli import main
 from stochcon.config import Config, changes
+from stochcon.evaluation.self_retrieval import verdict
+from stochcon.experiments import demo as demos
 from stochcon.experiments.demo import compare, demo, distinct, informative
 from stochcon.recipebook import recipe, simclr
+from tests.evaluation.test_self_retrieval import noise
 from tests.shared import error
 
 
@@ -27,11 +31,26 @@ def test_the_demo_leaves_a_table_and_a_picture(
     codes = ("pixels", "pixels-pca-sign", "pixels-itq", "simclr-h", "simclr-h-itq", "simclr-head", "h", "z", "bits")
     assert {f"knn.{code}" for code in codes} < set(metrics)
     assert metrics["bits"] == 64
-    assert f"{metrics['knn.bits']:.1f}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{metrics['knn.bits']:.1f}" in said and "64 bits find the right picture" in said
     with Image.open(tmp_path / "demo" / "bits.png") as picture:
         assert picture.width > 1500
     config = json.loads((tmp_path / "demo" / "simclr" / "config.json").read_text())
     assert config["latent"]["kind"] == "deterministic"
+
+
+def test_the_demo_of_a_folder_says_what_its_bits_are_worth(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise(tmp_path / "images", 90)
+    monkeypatch.setattr(demos, "FOLDER_STEPS", 2)
+    monkeypatch.setattr(demos, "recipe", lambda name, **fields: recipe(name, **fields | {"rebit.steps": 3}))
+    assert main(["demo", "--data.root", str(tmp_path / "images"), "--out", str(tmp_path / "demo")]) == 0
+    said = capsys.readouterr().out
+    metrics = json.loads((tmp_path / "demo" / "bernoulli" / "self-retrieval-validation.json").read_text())
+    assert said.startswith("90 images: ") and verdict(metrics) in said
+    with Image.open(tmp_path / "demo" / "bits.png") as picture:
+        assert picture.width > 1500
 
 
 def test_the_baseline_differs_in_its_latent_only(tiny: Config) -> None:

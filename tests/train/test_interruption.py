@@ -20,7 +20,7 @@ from stochcon import runs
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 TINY = "--data.size=16 --views.global-size=16 --views.local-size=8 --views.local-views=1 --batch-size=8 --epochs=6"
-TINY += " --backbone.width=4 --head.hidden=16 --head.dim=8 --checkpoint-every=2 --log-every=2 --quiet"
+TINY += " --min-steps=1 --backbone.width=4 --head.hidden=16 --head.dim=8 --checkpoint-every=2 --log-every=2 --quiet"
 Start = Callable[..., "subprocess.Popen[str]"]
 pytestmark = pytest.mark.slow
 

@@ -114,13 +114,18 @@ def listed(config: Data, split: Split) -> Listing:
 
 def list_files(config: Data, split: Split) -> Listing:
     """Images in a folder, with or without folders for classes and splits below it; or in shards."""
+    classes, splits = list_splits(config)
+    return classes, splits[split]
+
+
+def list_splits(config: Data) -> tuple[tuple[str, ...], dict[Split, Sources]]:
+    """List the classes of a folder of images or shards, and the images of all its splits."""
     root = config.root
     if root is None or not root.is_dir():
         wrong = f"{root} is not a folder" if root else "not set"
         raise ValueError(f"data.root: {wrong}; data.name = folder needs a folder of images there")
     shards = list(files(root, (".tar",)))
-    listing = list_shards(root, shards, config.size, cache()) if shards else list_folder(root, config.size)
-    return listing[0], listing[1][split]
+    return list_shards(root, shards, config.size, cache()) if shards else list_folder(root, config.size)
 
 
 LISTS: dict[str, Callable[[Data, Split], Listing]] = {

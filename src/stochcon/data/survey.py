@@ -13,7 +13,7 @@ from PIL import Image
 from stochcon.config import Data
 from stochcon.data.folder import walk
 from stochcon.data.images import EXTENSIONS, SPLITS, Split, Unreadable
-from stochcon.data.sets import list_files
+from stochcon.data.sets import list_splits
 
 OPENED = 200  # images that are opened, spread over the folder
 MOST_HASHED = 2**28  # bytes that are read in search of equal files
@@ -77,8 +77,8 @@ def survey(config: Data) -> Survey:
         >>> sum(found.splits.values()), found.sides, found.grey
         (40, (20, 30, 30), True)
     """
-    listings = {split: list_files(config, split) for split in SPLITS}
-    sources = [source for _, split in listings.values() for source in split[:: max(1, 3 * len(split) // OPENED)]]
+    classes, splits = list_splits(config)
+    sources = [source for split in splits.values() for source in split[:: max(1, 3 * len(split) // OPENED)]]
     sizes, greys = [], []
     for source in sources:
         try:
@@ -92,8 +92,8 @@ def survey(config: Data) -> Survey:
     shorter, longer = np.minimum(width, height), np.maximum(width, height)
     endings, twins = _endings_and_twins(Path(config.root or "."))
     return Survey(
-        splits={split: len(sources) for split, (_, sources) in listings.items()},
-        classes=len(listings["train"][0]),
+        splits={split: len(sources) for split, sources in splits.items()},
+        classes=len(classes),
         ignored={ending: count for ending, count in endings.most_common() if ending not in (*EXTENSIONS, ".tar")},
         twins=twins,
         sides=(int(shorter.min()), int(np.median(shorter)), int(shorter.max())),

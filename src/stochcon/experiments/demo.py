@@ -116,6 +116,7 @@ def compare(config: Config, out: Path) -> None:
             knn[count] = {name: probes.knn_top1(x, labels, y, truth) for name, (x, y) in compared.items()}
         picture = report.save(draw(test, ours[1], partial(_curve, knn=pd.DataFrame(knn).T)), out / PICTURE)
     scoring.show(metrics, f"{len(test):,} test patches after {config.epochs} epochs")
+    print(self_retrieval.verdict(self_retrieval.self_retrieval(out / "bernoulli", "validation")))
     print(f"What single bits see, what is near, and accuracy against the number of bits: {picture}")
 
 
