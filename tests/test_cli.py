@@ -96,7 +96,11 @@ def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ([], "pretrain needs a recipe: photographs, digits, fashion-mnist, cifar10, folder; or --resume DIR"),
+        (
+            [],
+            "pretrain needs a folder of images, or a recipe: "
+            "photographs, digits, fashion-mnist, cifar10, folder; or --resume DIR",
+        ),
         (["nope"], "there is no recipe 'nope'; there are photographs, digits, fashion-mnist, cifar10, folder"),
         (["digits", "--views.flip=3"], "views.flip: 3.0 is not right: input should be less than or equal to 1"),
         (["digits", "--batch-size=1"], "batch_size: 1 is not right: input should be greater than or equal to 2"),
