@@ -157,7 +157,7 @@ def interrupted(directory: Path, images: Path, out: Path) -> list[Path]:
 
 def test_parts_of_another_run_or_folder_are_not_taken(run: Path, pictures: Path, tmp_path: Path) -> None:
     """They are left by another run, and by another folder in which the images have the same names."""
-    out, fresh = tmp_path / "codes.parquet", tmp_path / "fresh" / "codes.parquet"
+    out, fresh = tmp_path / "codes.parquet", tmp_path / "fresh.parquet"
     moved = tmp_path / "moved"
     shutil.copytree(pictures, moved)
     for path in moved.rglob("*.png"):

@@ -101,6 +101,8 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
         "size": 32,
         "channels": 3,
         "flips": [round(rate, 4) for rate in make(1, 13).flips.tolist()],
+        "run": None,
+        "images": None,
     }
     assert json.loads(pq.read_metadata(tmp_path / "codes.parquet").metadata[b"stochcon"]) == expected
     query = f"SELECT decode(value) FROM parquet_kv_metadata('{tmp_path}/codes.parquet') WHERE decode(key) = 'stochcon'"

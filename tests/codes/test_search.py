@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from PIL import Image
 from stochcon.cli import main
 from stochcon.codes import inverted_lists, mosaic, weighted
 from stochcon.codes.encoder import Encoder, encode
-from stochcon.codes.file import read_codes, shard, write
+from stochcon.codes.file import made_of, read_codes, shard, write
 from stochcon.codes.packed import Codes
 from stochcon.codes.search import Neighbours, search, show
 from tests.codes.made import BITS, make, untrained
@@ -291,18 +292,41 @@ def test_a_picture_shows_the_right_images(run: Path, pictures: Path, tmp_path: P
     assert [axis.get_title() for axis in axes[:2]] == ["query", f"{results[0].distances[0]} bits"]
 
 
+def test_a_file_of_codes_knows_its_run_and_its_images(
+    run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also when all three have moved together; what is gone has to be given."""
+    before, after = tmp_path / "before", tmp_path / "after"
+    shutil.copytree(run, before / "run")
+    shutil.copytree(pictures, before / "pictures")
+    encode(before / "run", str(before / "pictures"), before / "codes.parquet", progress=False)
+    before.rename(after)
+    codes, query = after / "codes.parquet", after / "pictures" / "02.png"
+    assert made_of(codes) == {"run": str(after / "run"), "images": str(after / "pictures")}
+    assert main(["search", str(codes), str(query)]) == 0
+    assert f"The picture is {after / 'codes.search.png'}" in capsys.readouterr().out
+    shutil.rmtree(after / "run")
+    assert "give --run DIR" in error(capsys, "search", codes, query)
+    (after / "pictures").rename(tmp_path / "elsewhere")
+    assert made_of(codes) == {}
+    assert main(["search", str(codes), "02.png"]) == 0
+    assert "The picture" not in capsys.readouterr().out
+
+
 def test_search_says_what_is_wrong(
     run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, picture = tmp_path / "codes.parquet", pictures / "02.png"
     encode(run, str(pictures), out, progress=False)
+    bare = tmp_path / "bare.parquet"  # names neither run nor images
+    write(read_codes(out), bare)
     other = untrained(tmp_path / "other", seed=1)
     (pictures / "bad.png").write_bytes(b"")
     (tmp_path / "empty").mkdir()
     Image.new("L", (8, 8)).save(tmp_path / "empty" / "x.png")
     cases: list[tuple[list[object], str]] = [
         ([out, "cat.jpg"], f"cat.jpg is neither an id in {out} nor an image file"),
-        ([out, "02.png", picture], f"{picture} is an image file; to encode it, give --run DIR"),
+        ([bare, "02.png", picture], f"{picture} is an image file; to encode it, give --run DIR"),
         ([out, picture, "--run", other], f"{out} was not made by the model in {other}"),
         ([out, pictures / "bad.png", "--run", run], f"{pictures / 'bad.png'} cannot be read: an empty file"),
         ([out, "02.png", "-k", "0"], "k is 0; it must be at least 1"),
@@ -312,13 +336,20 @@ def test_search_says_what_is_wrong(
             "weighted, approximate and asymmetric are three searches: choose one",
         ),
         ([tmp_path / "none", "02.png"], f"{tmp_path / 'none'} is missing"),
-        ([out, "02.png", "--picture", "x.png"], "--picture x.png needs --images"),
+        ([bare, "02.png", "--picture", "x.png"], "--picture x.png needs --images"),
         ([out, "02.png", "-k", "1", "--images", tmp_path / "empty"], "it must be what was encoded"),
         ([picture, "02.png"], f"{picture} is damaged, or no Parquet file"),
     ]
     for arguments, message in cases:
         assert message in error(capsys, "search", *arguments)
-    assert sorted(os.listdir(tmp_path)) == ["codes.parquet", "codes.skipped.txt", "empty", "other", "pictures"]
+    assert sorted(os.listdir(tmp_path)) == [
+        "bare.parquet",
+        "codes.parquet",
+        "codes.skipped.txt",
+        "empty",
+        "other",
+        "pictures",
+    ]
 
 
 def test_a_table_shows_ids_as_they_are_or_that_nothing_was_found(capsys: pytest.CaptureFixture[str]) -> None:
