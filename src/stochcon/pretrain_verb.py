@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 from tyro.conf import DisallowNone, FlagCreatePairsOff, Positional, Suppress
@@ -41,6 +41,7 @@ def pretrain(default: Config) -> Callable[..., None]:
         config: Maybe[Path] = None,
         out: Maybe[Path] = None,
         resume: Maybe[Path] = None,
+        logger: Annotated[Maybe[Literal["tensorboard", "wandb", "trackio"]], tyro.conf.arg(metavar="NAME")] = None,
         quiet: Flag = False,
     ) -> None:
         """Learn a representation without labels, as a recipe says and the options change it.
@@ -53,6 +54,7 @@ def pretrain(default: Config) -> Callable[..., None]:
             config: A JSON file of fields to change: a run's config.json, or a part of it.
             out: The run directory; by default runs/RECIPE-LATENT-SEED.
             resume: Go on with the interrupted run in this directory.
+            logger: Where the lines of log.jsonl go too: tensorboard, wandb or trackio.
             quiet: Show no progress bar.
         """
         chosen = changed(fields, {"recipe": recipe} if recipe else {})
@@ -65,7 +67,7 @@ def pretrain(default: Config) -> Callable[..., None]:
             if out and out != resume:
                 raise ValueError(f"--resume {resume} goes on in that directory; leave --out {out} away")
         with computing(f"stochcon pretrain --resume {directory} goes on from the last checkpoint"):
-            stochcon.pretrain(chosen, directory, resume=resume is not None, progress=not quiet)
+            stochcon.pretrain(chosen, directory, resume=resume is not None, progress=not quiet, logger=logger)
         say_once(f"The model is in {directory}. Next: stochcon evaluate {directory}")
 
     return verb

@@ -15,7 +15,7 @@ from stochcon.data.training_images import TrainingImages
 from stochcon.method.algorithm1 import Algorithm1, Objective
 from stochcon.method.model import StochCon
 from stochcon.parallel import rank, restarted, synchronise_batch_norm, world_size
-from stochcon.train import gradcache, monitor, picture
+from stochcon.train import gradcache, loggers, monitor, picture
 from stochcon.train.check import nothing_learned
 from stochcon.train.loop import Loop, Schedule, build_optimizer, cosine, derive_seed, launch, warmup_cosine
 from stochcon.train.objective import build_objective
@@ -32,6 +32,7 @@ def pretrain(
     progress: bool = True,
     observe: Callable[[int, StochCon], None] | None = None,
     watch: bool = True,
+    logger: loggers.Name | None = None,
 ) -> Path:
     """Train a model as the configuration says, and leave it in a run directory.
 
@@ -45,6 +46,7 @@ def pretrain(
         observe: Is called after every step with the number of steps done and the model, and leaves both as they are.
         watch: Whether to look at the model at about 15 moments (`monitor.look`), which changes nothing in it. The
             log has what is seen, and training.png shows it.
+        logger: Where the lines of the log go too: "tensorboard", "wandb" or "trackio".
 
     Returns:
         The run directory.
@@ -62,6 +64,7 @@ def pretrain(
     """
     out = Path(out)
     resume = resume or (restarted() and runs.holds(out, config))
+    loggers.refuse_missing(logger)
     fabric = launch(config.precision)
     given = images.sources if images else None
     images = load_training(config.data) if images is None else images
@@ -86,20 +89,21 @@ def pretrain(
         advice = "try a lower --optimizer.lr or a longer --optimizer.warmup; the last checkpoint is kept"
         about = {"digest": images.digest, "title": config.recipe, "advice": advice}
         loop = Loop(model, optimizer, out, schedule, **about, progress=progress)
-        for step, x in loop.steps(images.batches, lambda t: warmup_cosine(t, steps, warmup, config.optimizer.lr)):
-            relaxation = cosine(step, steps, *config.latent.temperature)
-            optimizer.zero_grad()
-            loss, details = backward(fabric, network, x.to(fabric.device), step, relaxation, config)
-            optimizer.step()
-            if observe:
-                observe(step + 1, model)
-            if watched and schedule.due(step + 1, interval):
-                seen = monitor.look(model, watched, config)
-                short = (f", {word} {seen[name]:.0f}" for name, word in monitor.IN_SHORT.items() if seen.get(name))
-                loop.note = "".join(short)
-                details |= seen | {"chance": chance}
-            if loop.record(loss, relaxation=relaxation, **details):
-                images.report(out / runs.SKIPPED)
+        with loggers.opened(logger if rank() == 0 else None, out, config, loop.done) as loop.logger:
+            for step, x in loop.steps(images.batches, lambda t: warmup_cosine(t, steps, warmup, config.optimizer.lr)):
+                relaxation = cosine(step, steps, *config.latent.temperature)
+                optimizer.zero_grad()
+                loss, details = backward(fabric, network, x.to(fabric.device), step, relaxation, config)
+                optimizer.step()
+                if observe:
+                    observe(step + 1, model)
+                if watched and schedule.due(step + 1, interval):
+                    seen = monitor.look(model, watched, config)
+                    short = (f", {word} {seen[name]:.0f}" for name, word in monitor.IN_SHORT.items() if seen.get(name))
+                    loop.note = "".join(short)
+                    details |= seen | {"chance": chance}
+                if loop.record(loss, relaxation=relaxation, **details):
+                    images.report(out / runs.SKIPPED)
         if watched:
             picture.draw(out)
         if config.rebit.steps and model.latent.has_code:
