@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import codes, dial, distances, encode, measure, memory, ours, report, steps, views, whole
+from benchmarks import codes, dial, distances, encode, measure, memory, monitors, ours, report, steps, views, whole
 from benchmarks.peers import KorniaViews, lightly_loader
 from stochcon import atomic
 from stochcon.config import Backbone, Views
 from stochcon.evaluation.evaluate import evaluate
 from stochcon.views import make_views
 from tests.evaluation.examples import tiny
-from tests.shared import write_run
+from tests.shared import tiny_digits, write_run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -57,6 +57,11 @@ def test_memory() -> None:
     assert row["batch"] == 8 and row["chunk"] == 4
     assert row["peak MiB"] >= row["before the first step MiB"] > 50
     assert row["ms per image"] > 0
+
+
+def test_monitors() -> None:
+    row = monitors.measure(tiny_digits())
+    assert row["images"] == 100 and row["training"] > row["looking"] >= 0
 
 
 SMALL = ("--backbone.width=2", "--batch-size=16", "--views.local-views=1", "--head.hidden=8", "--latent.dim=4")

@@ -24,7 +24,7 @@ from stochcon.program import computing
 from stochcon.recipebook import RECIPES, changed, recipe
 from tests.shared import error
 
-VERBS = ["pretrain", "evaluate", "classify", "encode", "search", "export", "paper", "demo", "recipes"]
+VERBS = ["pretrain", "check", "evaluate", "classify", "encode", "search", "export", "paper", "demo", "recipes"]
 STOCHCON = [sys.executable, "-m", "stochcon"]
 GOLDEN = Path(__file__).parent / "golden" / "version-0.1"
 TINY = {

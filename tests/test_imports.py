@@ -105,5 +105,5 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     exported = distributions(EXTRAS["export"]) - declared
     assert imported - exported == declared - distributions(NOT_IMPORTED)
     root = SOURCE.parents[1]
-    tested = distributions([line for extra in ("test", "bench", "export") for line in EXTRAS[extra]])
+    tested = distributions([line for extra in ("test", "bench", "export", "tensorboard") for line in EXTRAS[extra]])
     assert packages(root / "tests") | packages(root / "benchmarks") <= declared | tested

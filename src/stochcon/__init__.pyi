@@ -22,6 +22,7 @@ from .method.objective import info_nce as info_nce
 from .recipebook import recipe as recipe
 from .recipebook import recipes as recipes
 from .runs import load_model as load_model
+from .train.check import check as check
 from .train.classify import classify as classify
 from .train.pretrain import pretrain as pretrain
 from .train.rebit import rebit as rebit

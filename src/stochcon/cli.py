@@ -39,6 +39,18 @@ READINGS = {
 """What the head of `classify` reads for each of its scores, in the order of the table."""
 
 
+def check(run: Positional[Path]) -> None:
+    """Say how a training goes or went, and what to change; the exit status is 1 unless it is healthy.
+
+    Args:
+        run: A run directory, also of an interrupted or a running training.
+    """
+    verdict = stochcon.check(run)
+    print(verdict.text)
+    if verdict.state != "healthy":
+        raise SystemExit(1)
+
+
 def evaluate(
     directories: Positional[tuple[Path, ...]],
     split: Literal["test", "validation"] = "test",
@@ -277,7 +289,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb.
 
     Returns:
-        The exit status: 0, 2 after a line about what was wrong, 130 if interrupted, 141 if nobody reads on.
+        The exit status: 0, 1 if `check` found something to change, 2 after a line about what was wrong, 130 if
+        interrupted, 141 if nobody reads on.
     """
     given = [*(sys.argv[1:] if arguments is None else arguments)] or ["--help"]
     try:
@@ -315,7 +328,8 @@ def _run(arguments: list[str]) -> None:
         default = run_to_rebit(options[0])
     app = SubcommandApp()
     verbs = {"pretrain": pretrain(default, found), "rebit": rebit(default)} | {
-        function.__name__: function for function in (evaluate, classify, encode, search, export, paper, demo, recipes)
+        function.__name__: function
+        for function in (check, evaluate, classify, encode, search, export, paper, demo, recipes)
     }
     if verb not in verbs and not verb.startswith("-"):
         near = "".join(f"did you mean {name}? There are " for name in get_close_matches(verb, verbs, 1))

@@ -27,7 +27,7 @@ class Data(Frozen):
 
     name: Literal["photographs", "digits", "fashion-mnist", "cifar10", "folder"] = "photographs"
     root: Path | None = None
-    """Where the files are; needed by `folder`, otherwise the usual places are searched."""
+    """Where the files are; only `folder` needs to be told."""
     size: Count = 32
     """Side of the canvas in pixels. Every image is brought to size x size once, when loaded."""
     channels: Literal[1, 3] = 3

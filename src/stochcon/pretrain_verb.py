@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 from tyro.conf import DisallowNone, FlagCreatePairsOff, Positional, Suppress
@@ -41,6 +41,7 @@ def pretrain(default: Config, found: Sequence[str] = ()) -> Callable[..., None]:
         config: Maybe[Path] = None,
         out: Maybe[Path] = None,
         resume: Maybe[Path] = None,
+        logger: Annotated[Maybe[Literal["tensorboard", "wandb", "trackio"]], tyro.conf.arg(metavar="NAME")] = None,
         quiet: Flag = False,
     ) -> None:
         """Learn a representation without labels, as a recipe says and the options change it.
@@ -53,6 +54,7 @@ def pretrain(default: Config, found: Sequence[str] = ()) -> Callable[..., None]:
             config: A JSON file of fields to change: a run's config.json, or a part of it.
             out: The run directory; by default runs/NAME-LATENT-SEED, after the recipe or the folder.
             resume: Go on with the interrupted run in this directory.
+            logger: Where the lines of log.jsonl go too: tensorboard, wandb or trackio.
             quiet: Show no progress bar, nor what was found.
         """
         chosen = changed(fields, {"recipe": recipe} if recipe in RECIPES else {})
@@ -77,7 +79,7 @@ def pretrain(default: Config, found: Sequence[str] = ()) -> Callable[..., None]:
             if not (resume or quiet):
                 for line in (*found, plan(chosen)):
                     say_once(line)
-            stochcon.pretrain(chosen, directory, resume=resume is not None, progress=not quiet)
+            stochcon.pretrain(chosen, directory, resume=resume is not None, progress=not quiet, logger=logger)
             if rank() == 0:
                 print(verdict(stochcon.self_retrieval(directory, held_out(chosen.data), not quiet)))
         say_once(f"The model is in {directory}. Next: stochcon evaluate {directory}")

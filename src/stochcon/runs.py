@@ -1,6 +1,7 @@
 """A run directory: config.json, log.jsonl, checkpoint/, rebit/ with the same two, model.safetensors, metrics.json.
 
-Every file is written whole. Tensors are kept as safetensors, so that nothing is ever loaded by pickle.
+training.png is a picture of the log. Every file is written whole. Tensors are kept as safetensors, so that nothing is
+ever loaded by pickle.
 """
 
 import json
@@ -109,6 +110,15 @@ def load_model(directory: Path | str) -> tuple[StochCon, Config]:
     return model.eval(), config
 
 
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Read the lines of a log, but for one that an interruption cut; none if there is no log."""
+    lines = []
+    with suppress(json.JSONDecodeError, FileNotFoundError):
+        for line in path.read_text().splitlines():
+            lines.append(json.loads(line))
+    return lines
+
+
 class Log:
     """A file of JSON objects, one a line.
 
@@ -116,11 +126,7 @@ class Log:
     """
 
     def __init__(self, path: Path, step: int):
-        kept = []
-        with suppress(json.JSONDecodeError):
-            for line in path.read_text().splitlines() if path.exists() else []:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
+        kept = [json.dumps(line) + "\n" for line in read_log(path) if line["step"] <= step]
         atomic.write(path, "".join(kept).encode())
         self.path = path
 

@@ -20,6 +20,7 @@ NOT_RUN_HERE = {
     "make ": "builds an environment and runs everything",
     "torchrun ": "needs several GPUs or nodes; tests/train/test_steps.py runs two processes",
     "stochcon demo": "takes minutes; tests/experiments/test_demo.py runs it small",
+    "stochcon check ": "says of a toy run that it is too short, with status 1; tests/train/test_check.py trains enough",
     "stochcon paper all --jobs": "takes hours; tests/experiments/test_paper.py runs it small",
     "stochcon paper all --redraw": "writes over the committed pictures; tests/experiments/test_paper.py redraws",
     "stochcon pretrain --resume": "there is nothing left to train; tests/train/test_interruption.py interrupts runs",

@@ -58,7 +58,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_directory_is_as_promised(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
-    assert names == {"config.json", "log.jsonl", "model.safetensors", "checkpoint"}
+    assert names == {"config.json", "log.jsonl", "model.safetensors", "checkpoint", "training.png"}
     lines = log(finished)
     assert [line["step"] for line in lines] == [2, 4, 6, 8, 10, 12]
     assert {"loss", "lr", "relaxation", "images_per_second", "active", "epoch"} < set(lines[0])

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.loggers.logger import Logger
 from rich.progress import TextColumn
 from timm.optim.lars import Lars
 from torch import Tensor, nn
@@ -160,6 +161,8 @@ class Loop:
         fields: dict[str, Any] = {"images": schedule.batch_size, "loss": ""}
         self.task = self.bar.add_task(title, total=schedule.steps, completed=self.done, **fields)
         self.losses: list[Tensor] = []  # since the last line, since to look at one waits for the device
+        self.note = ""  # shown beside the loss
+        self.logger: Logger | None = None  # receives each line of the log too
         self.began = self.since = time.perf_counter()
 
     def steps(
@@ -195,15 +198,19 @@ class Loop:
         bad = (~losses.isfinite()).nonzero()
         if len(bad):
             step = self.done - len(losses) + int(bad[0]) + 1
+            if self.log:  # `stochcon check` reads it; a resumed run drops it
+                self.log.append({"step": step, "epoch": step / self.schedule.per_epoch, "loss": None})
             raise FloatingPointError(f"the loss is not finite at step {step}: {self.advice}")
         mean, images = losses.mean().item(), len(losses) * self.schedule.batch_size
         seconds, self.since, self.losses = time.perf_counter() - self.since, time.perf_counter(), []
-        self.bar.update(self.task, loss=f"loss {mean:.3f}")
+        self.bar.update(self.task, loss=f"loss {mean:.3f}{self.note}")
         if self.log:
             entry = {"step": self.done, "epoch": self.done / self.schedule.per_epoch, "loss": mean}
             entry |= {"lr": self.optimizer.param_groups[0]["lr"]} | {k: float(v) for k, v in details.items()}
             took = {"seconds": round(self.since - self.began, 1), "images_per_second": round(images / seconds, 1)}
             self.log.append(entry | took)
+            if self.logger:
+                self.logger.log_metrics({name: value for name, value in entry.items() if name != "step"}, self.done)
 
 
 def save_checkpoint(path: Path, step: int, model: nn.Module, optimizer: Optimizer, digest: str) -> None:

@@ -18,7 +18,8 @@ from stochcon.method.algorithm1 import Algorithm1, Objective
 from stochcon.method.model import StochCon
 from stochcon.parallel import rank, restarted, synchronise_batch_norm, world_size
 from stochcon.recipebook import simclr
-from stochcon.train import gradcache
+from stochcon.train import gradcache, loggers, monitor, picture
+from stochcon.train.check import nothing_learned
 from stochcon.train.loop import Loop, Schedule, build_optimizer, cosine, derive_seed, launch, warmup_cosine
 from stochcon.train.objective import build_objective
 from stochcon.train.rebit import finish, relearn, store, successor
@@ -35,6 +36,8 @@ def pretrain(
     resume: bool = False,
     progress: bool = True,
     observe: Callable[[int, StochCon], None] | None = None,
+    watch: bool = True,
+    logger: loggers.Name | None = None,
 ) -> Path:
     """Train a model as the configuration says, and leave it in a run directory.
 
@@ -46,6 +49,9 @@ def pretrain(
             torchrun has restarted the processes.
         progress: Whether to show a progress bar.
         observe: Is called after every step with the number of steps done and the model, and leaves both as they are.
+        watch: Whether to look at the model at about 15 moments (`monitor.look`), which changes nothing in it. The
+            log has what is seen, and training.png shows it.
+        logger: Where the lines of the log go too: "tensorboard", "wandb" or "trackio".
 
     Returns:
         The run directory.
@@ -59,17 +65,21 @@ def pretrain(
         >>> from stochcon import recipe
         >>> run = pretrain(recipe("digits", epochs=1, rebit={"steps": 0}), tempfile.mkdtemp() + "/run", progress=False)
         >>> sorted(path.name for path in run.iterdir())
-        ['checkpoint', 'config.json', 'log.jsonl', 'model.safetensors']
+        ['checkpoint', 'config.json', 'log.jsonl', 'model.safetensors', 'training.png']
     """
     out = Path(out)
     resume = resume or (restarted() and runs.holds(out, config))
+    loggers.refuse_missing(logger)
     fabric = launch(config.precision)
+    given = images.sources if images else None
     images = load_training(config.data) if images is None else images
     schedule = _schedule(len(images), config)
+    watched = monitor.load_watched(config, schedule, given) if watch and rank() == 0 else None
+    first = simclr(config) if config.rebit.alone else config
+    interval, chance = monitor.interval(schedule), nothing_learned(first)
     devices = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices):  # the caller's generators stay as they are
         torch.manual_seed(derive_seed(config.seed))
-        first = simclr(config) if config.rebit.alone else config
         model = Algorithm1(first).to(memory_format=torch.channels_last).to(fabric.device)
         if config.sync_batch_norm and world_size() > 1:
             synchronise_batch_norm(model)
@@ -87,15 +97,23 @@ def pretrain(
         )
         about = {"digest": images.digest, "title": config.recipe, "advice": advice}
         loop = Loop(model, optimizer, out, schedule, **about, progress=progress)
-        for step, x in loop.steps(images.batches, lambda t: warmup_cosine(t, steps, warmup, config.optimizer.lr)):
-            relaxation = cosine(step, steps, *config.latent.temperature)
-            optimizer.zero_grad()
-            loss, active = backward(fabric, network, x.to(fabric.device), step, relaxation, first)
-            optimizer.step()
-            if observe:
-                observe(step + 1, model)
-            if loop.record(loss, relaxation=relaxation, **active):
-                images.report(out / runs.SKIPPED)
+        with loggers.opened(logger if rank() == 0 else None, out, config, loop.done) as loop.logger:
+            for step, x in loop.steps(images.batches, lambda t: warmup_cosine(t, steps, warmup, config.optimizer.lr)):
+                relaxation = cosine(step, steps, *config.latent.temperature)
+                optimizer.zero_grad()
+                loss, details = backward(fabric, network, x.to(fabric.device), step, relaxation, first)
+                optimizer.step()
+                if observe:
+                    observe(step + 1, model)
+                if watched and schedule.due(step + 1, interval):
+                    seen = monitor.look(model, watched, first)
+                    short = (f", {word} {seen[name]:.0f}" for name, word in monitor.IN_SHORT.items() if seen.get(name))
+                    loop.note = "".join(short)
+                    details |= seen | {"chance": chance}
+                if loop.record(loss, relaxation=relaxation, **details):
+                    images.report(out / runs.SKIPPED)
+        if watched:
+            picture.draw(out)
         if config.rebit.alone:
             model = successor(model, config, fabric)
         if config.rebit.steps and model.latent.has_code:
@@ -107,15 +125,15 @@ def pretrain(
 
 def backward(
     fabric: Fabric, network: _FabricModule, images: Tensor, step: int, relaxation: float, config: Config
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[Tensor, dict[str, float | Tensor]]:
     """Add the gradient of one step on this process's uint8 images (N, C, S, S) to the parameters.
 
-    Returns the loss, and of a latent of bits the share `active` that is on (section 4.3).
+    Returns the loss, and what the log has beside it; see `build_objective`.
     """
     model = network.module
     assert isinstance(model, StochCon)
-    active = dict[str, Tensor]()
-    objective = build_objective(config, model.latent, active)
+    details = dict[str, float | Tensor]()
+    objective = build_objective(config, model.latent, details)
 
     def branches(k: int) -> tuple[Tensor, Tensor]:
         # Seeded here, so that a chunk that passes twice has the same views and the same noise.
@@ -131,10 +149,10 @@ def backward(
 
     chunks = images.split(config.chunk or len(images))
     if config.chunk:
-        return gradcache.backward(fabric, network, run, len(chunks), objective), active
+        return gradcache.backward(fabric, network, run, len(chunks), objective), details
     loss = network(*branches(0), relaxation, objective)
     fabric.backward(loss)
-    return loss.detach(), active
+    return loss.detach(), details
 
 
 def plan(config: Config) -> str:
