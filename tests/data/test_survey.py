@@ -58,3 +58,5 @@ def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> Non
     (images / "here" / "again").symlink_to(images)
     found = survey(Data(name="folder", root=images))
     assert found.classes == 2 and sum(found.splits.values()) == 31
+    (images / "here" / "1.png").symlink_to(tmp_path / "elsewhere" / "1.png")
+    assert "1 of them are links" in " ".join(survey(Data(name="folder", root=images)).lines())

@@ -28,6 +28,8 @@ class Survey:
     classes: int
     ignored: dict[str, int]
     """Files that are no images that can be read, by the ending of their names, the most frequent first."""
+    links: int
+    """Image files that are links; links to folders are followed too."""
     twins: int
     """Image files that have the same bytes as an earlier one; of a large folder, those among the smallest files."""
     sides: tuple[int, int, int]
@@ -45,6 +47,8 @@ class Survey:
         if self.ignored:
             named = ", ".join(f"{count:,} {ending or 'without an ending'}" for ending, count in self.ignored.items())
             yield f"not images that can be read, by the endings of their names: {named}"
+        if self.links:
+            yield f"{self.links:,} of them are links to files, which are followed"
         if self.twins:
             yield f"{self.twins:,} files have the same bytes as another"
         low, middle, high = self.sides
@@ -90,11 +94,12 @@ def survey(config: Data) -> Survey:
         greys.append(np.ptp(small, axis=2).max() <= GREY)
     width, height = np.array(sizes or [(1, 1)]).T
     shorter, longer = np.minimum(width, height), np.maximum(width, height)
-    endings, twins = _endings_and_twins(Path(config.root or "."))
+    endings, links, twins = _files(Path(config.root or "."))
     return Survey(
         splits={split: len(sources) for split, sources in splits.items()},
         classes=len(classes),
         ignored={ending: count for ending, count in endings.most_common() if ending not in (*EXTENSIONS, ".tar")},
+        links=links,
         twins=twins,
         sides=(int(shorter.min()), int(np.median(shorter)), int(shorter.max())),
         cut=float(1 - (shorter / longer).mean()),
@@ -109,15 +114,17 @@ def _size(path: Path) -> tuple[int, int] | None:
         return image.size
 
 
-def _endings_and_twins(root: Path) -> tuple[Counter[str], int]:
-    endings, by_size = Counter[str](), dict[int, list[str]]()
+def _files(root: Path) -> tuple[Counter[str], int, int]:
+    """Count the files by ending, the images that are links, and those that have the same bytes as another."""
+    endings, links, by_size = Counter[str](), 0, dict[int, list[str]]()
     for name, entry in walk(root):
         ending = os.path.splitext(entry.name)[1].lower()
         endings[ending] += 1
         if ending in EXTENSIONS:
+            links += entry.is_symlink()
             by_size.setdefault(entry.stat().st_size, []).append(name)
     left, twins = MOST_HASHED, 0
     for size, names in sorted(by_size.items()):
         if len(names) > 1 and (left := left - size * len(names)) >= 0:
             twins += len(names) - len({sha256((root / name).read_bytes()).digest() for name in names})
-    return endings, twins
+    return endings, links, twins

@@ -27,6 +27,7 @@ from stochcon.evaluation.baselines import itq, principal
 from stochcon.evaluation.evaluate import BITS_WITHOUT_LATENT, file_of_split
 from stochcon.evaluation.features import count_bits, extract
 from stochcon.method.model import StochCon
+from stochcon.train.monitor import count_faults
 
 FILE = "self-retrieval.json"
 MOST_QUERIES, MOST_IMAGES = 500, 5000
@@ -117,7 +118,7 @@ def self_retrieval(run: Path | str, split: Split = "test", progress: bool = True
     Returns:
         `top1.COPY.NAME` and `top10.COPY.NAME`, in per cent, of each of COPIES for each of NAMES that there is;
         `top1.NAME` and `top10.NAME`, their means over the copies; `images` and `queries`; and of a latent with bits
-        `bits`, `active` and `dead`, and how many images share their code with another, `shared`.
+        `bits`, `active`, `dead` and `doubled`, and how many images share their code with another, `shared`.
 
     Raises:
         ValueError: If the run is not finished, or if there are too few images.
@@ -151,7 +152,7 @@ def self_retrieval(run: Path | str, split: Split = "test", progress: bool = True
             if name == "bits":
                 bits = codes["images"]
                 counts = bits.unique(dim=0, return_counts=True)[1]
-                metrics |= count_bits(bits) | {"shared": int(counts[counts > 1].sum())}
+                metrics |= count_bits(bits) | count_faults(bits) | {"shared": int(counts[counts > 1].sum())}
     for name, scores_of in totals.items():
         means = torch.tensor(scores_of).mean(0)
         metrics |= {f"top{k}.{name}": round(float(m), 2) for k, m in zip(PLACES, means, strict=True)}
@@ -224,7 +225,11 @@ def show(metrics: dict[str, float]) -> None:
         + "."
     )
     if "bits" in metrics:
-        print("{shared:,} images share their code with another; {dead} of {bits} bits never change.".format(**metrics))
+        print(
+            "{shared:,} images share their code with another; {dead} of {bits} bits never change, and {doubled} repeat one.".format(
+                **metrics
+            )
+        )
     print(verdict(metrics))
 
 

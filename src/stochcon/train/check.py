@@ -69,7 +69,8 @@ def equation_1(line: dict[str, Any]) -> float:
 
 def judge(lines: list[dict[str, Any]], config: Config) -> Verdict:
     """Judge the lines of a log: `step`, `epoch` and `loss`, and in some also what `monitor.look` sees."""
-    chance, epochs, last = nothing_learned(config), config.epochs, lines[-1] if lines else {"loss": 0.0, "epoch": 0}
+    chance, last = nothing_learned(config), lines[-1] if lines else {"loss": 0.0, "epoch": 0.0, "step": 1}
+    epochs = max(config.epochs, math.ceil(round(config.min_steps * last["epoch"] / last["step"], 6)))
     nothing = f"log(2N - 1) = {chance:.2f}, that of a network that tells nothing apart"
     steps = rate = f"a lower --optimizer.lr than {config.optimizer.lr:g}, or a longer --optimizer.warmup"
     spread, scale = "--latent.decorrelation 0.05", "--latent.logit-scale 4"
