@@ -219,17 +219,11 @@ def table(metrics: dict[str, float]) -> pd.DataFrame:
 def show(metrics: dict[str, float]) -> None:
     """Print the table, what its columns are, and the verdict."""
     report.show(table(metrics), "\nHow often a copy of an image finds it again, in per cent")
-    print(
-        f"{metrics['queries']:,} images search among {metrics['images']:,}. "
-        + "; ".join(f"{c}: {t}" for c, t in COPIES.items())
-        + "."
-    )
+    ways = "; ".join(f"{copy}: {way}" for copy, way in COPIES.items())
+    print(f"{metrics['queries']:,} images search among {metrics['images']:,}. {ways}.")
     if "bits" in metrics:
-        print(
-            "{shared:,} images share their code with another; {dead} of {bits} bits never change, and {doubled} repeat one.".format(
-                **metrics
-            )
-        )
+        faults = "Of {bits} bits {dead} never change, and {doubled} repeat another one. "
+        print((faults + "{shared:,} images share their code with another.").format(**metrics))
     print(verdict(metrics))
 
 
