@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
@@ -17,6 +18,7 @@ from torch import Tensor
 from stochcon import runs
 from stochcon.config import Config
 from stochcon.data.images import list_pictures
+from stochcon.data.sets import listed
 from stochcon.data.training_images import TrainingImages
 from stochcon.method.model import StochCon
 from stochcon.method.objective import multi_crop_info_nce
@@ -97,6 +99,15 @@ def test_moments_are_few_and_at_lines_of_the_log(steps: int) -> None:
 def test_a_longer_training_looks_at_more_images() -> None:
     counts = [len(monitor.load_watched(tiny(), schedule(epochs=epochs)).pixels) for epochs in (1, 30, 6000)]
     assert counts[0] == monitor.FEWEST < counts[1] < counts[2] == 360, "digits have 360 validation images"
+
+
+def test_too_few_validation_images_give_way_to_training_images(tmp_path: Path) -> None:
+    for i in range(100):  # by the hash of their names about ten are for validation
+        Image.fromarray(np.full((8, 8), i, np.uint8)).save(tmp_path / f"{i}.png")
+    config = tiny(**{"data.name": "folder", "data.root": tmp_path, "data.limit": None})
+    held_out, training = (len(listed(config.data, split)[1]) for split in ("validation", "train"))
+    assert held_out < training <= monitor.FEWEST
+    assert len(monitor.load_watched(config, schedule()).pixels) == training
 
 
 @pytest.mark.parametrize("kind", ["bernoulli", "gaussian", "deterministic"])

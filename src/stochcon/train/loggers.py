@@ -23,7 +23,10 @@ class _Tracker(Logger):
     name, version = "stochcon", None
 
     def __init__(self, package: str, **about: Any):
-        self.run = import_module(package).init(project=self.name, **about)
+        try:
+            self.run = import_module(package).init(project=self.name, **about)
+        except Exception as error:  # each package has errors of its own
+            raise ValueError(f"--logger {package}: {error}") from error
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         self.run.log(metrics, step=step)
@@ -44,15 +47,16 @@ def refuse_missing(name: Name | None) -> None:
 @contextmanager
 def opened(name: Name | None, directory: Path, config: Config, done: int) -> Iterator[Logger | None]:
     """Open a logger, if one is named, for a run of which `done` steps are logged already; close it however it ends."""
-    about: dict[str, Any] = {"config": config.model_dump(mode="json"), "resume": "allow" if done else "never"}
+    about: dict[str, Any] = {"config": config.model_dump(mode="json")}
     logger: Logger
     if name == "tensorboard":  # what came after the last checkpoint comes again
         logger = TensorBoardLogger(directory, name="", version=name, purge_step=done + 1)
     elif name == "wandb":  # nothing leaves this machine unless the environment says so
-        place = {"dir": directory, "name": directory.name, "id": sha256(bytes(directory.resolve())).hexdigest()[:8]}
-        logger = _Tracker(name, mode=os.environ.get("WANDB_MODE", "offline"), **place, **about)
+        about |= {"mode": os.environ.get("WANDB_MODE", "offline"), "resume": "allow" if done else None}
+        about |= {"id": sha256(bytes(directory.resolve())).hexdigest()[:8], "dir": directory}
+        logger = _Tracker(name, name=directory.name, **about)
     elif name == "trackio":
-        logger = _Tracker(name, name=str(directory), embed=False, **about)
+        logger = _Tracker(name, name=str(directory), resume="allow" if done else "never", embed=False, **about)
     else:
         yield None
         return

@@ -207,8 +207,8 @@ class Loop:
         if self.log:
             entry = {"step": self.done, "epoch": self.done / self.schedule.per_epoch, "loss": mean}
             entry |= {"lr": self.optimizer.param_groups[0]["lr"]} | {k: float(v) for k, v in details.items()}
-            took = {"seconds": round(self.since - self.began, 1), "images_per_second": round(images / seconds, 1)}
-            self.log.append(entry | took)
+            entry["seconds"], entry["images_per_second"] = round(self.since - self.began, 1), round(images / seconds, 1)
+            self.log.append(entry)
             if self.logger:
                 self.logger.log_metrics({name: value for name, value in entry.items() if name != "step"}, self.done)
 

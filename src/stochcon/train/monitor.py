@@ -6,6 +6,7 @@ care; here an image is compared with nothing but the other images of the few.
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
@@ -29,7 +30,7 @@ IN_SHORT = {"knn.h": "kNN", "retrieval.h": "self", "rank": "rank", "dead": "dead
 
 
 class Watched(NamedTuple):
-    """What is looked at: N images, uint8 (N, C, S, S), and their classes (N,), if they are known and differ."""
+    """The N images to look at, uint8 (N, C, S, S), and their classes (N,), if they are known and differ."""
 
     pixels: Tensor
     labels: Tensor | None
@@ -43,10 +44,14 @@ def interval(schedule: Schedule) -> int:
 
 
 def load_watched(config: Config, schedule: Schedule, given: Sequence[Source] | None = None) -> Watched:
-    """Read the images to look at: so few validation images, or of those given, that it costs little."""
-    try:
-        sources = listed(config.data, "validation")[1] if given is None else given
-    except ValueError:  # there are none
+    """Read the images to look at: so few of those given, or else of the validation split, that it costs little.
+
+    Training images take the place of a validation split that has fewer than FEWEST.
+    """
+    sources: Sequence[Source] = given or []
+    with suppress(ValueError):  # there are none
+        sources = sources or listed(config.data, "validation")[1]
+    if not given and len(sources) < FEWEST:
         sources = listed(config.data, "train")[1]
     views = config.views
     work = 2 + views.local_views * (views.local_size / views.global_size) ** 2  # of an image, in global views
@@ -73,8 +78,8 @@ def look(model: StochCon, watched: Watched, config: Config) -> dict[str, float]:
     """Look at a model in training, which is left as it was; at nothing if its h is not finite.
 
     Returns `rank`, the RankMe of h; `knn.h` where there are labels and otherwise `retrieval.h`, in per cent; and
-    `retrieval.pixels`. Of a latent of bits also the same of `bits`, the number of `bits`, how many are `dead` and
-    `doubled`, and `uncertainty`, the mean probability that a sample flips a bit.
+    `retrieval.pixels`. A latent of bits adds the same of `bits`, their number, how many are `dead` and `doubled`, and
+    `uncertainty`, the mean probability that a sample flips a bit.
     """
     weight, training, labels, parts = next(model.parameters()), model.training, watched.labels, []
     model.eval()
@@ -94,10 +99,10 @@ def look(model: StochCon, watched: Watched, config: Config) -> dict[str, float]:
         values |= count_faults(bits[0]) | {"uncertainty": torch.minimum(p, 1 - p).mean().item()}
         codes["bits"] = 2.0 * bits - 1
     for name, code in codes.items():
-        score = (
-            {f"retrieval.{name}": self_retrieval(*code)} if labels is None else {f"knn.{name}": knn(code[0], labels)}
-        )
-        values |= score
+        if labels is None:
+            values[f"retrieval.{name}"] = self_retrieval(code[0], code[1])
+        else:
+            values[f"knn.{name}"] = knn(code[0], labels)
     return values
 
 

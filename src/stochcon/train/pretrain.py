@@ -112,13 +112,13 @@ def pretrain(
                     details |= seen | {"chance": chance}
                 if loop.record(loss, relaxation=relaxation, **details):
                     images.report(out / runs.SKIPPED)
-        if watched:
-            picture.draw(out)
         if config.rebit.alone:
             model = successor(model, config, fabric)
         if config.rebit.steps and model.latent.has_code:
             relearn(model, store(model, images, config), config, fabric, out, progress)
         finish(model, images, config, out)
+        if watched:
+            picture.draw(out)
         fabric.barrier()
     return out
 
