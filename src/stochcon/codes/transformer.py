@@ -81,7 +81,7 @@ class StochConTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             config = changed(config, {name: value for name, value in chosen.items() if value is not None})
             images = TrainingImages(list_pictures(pixels, config.data.size), config.data)
             with tempfile.TemporaryDirectory() as folder:
-                run = pretrain(config, Path(folder) / "run", images=images, progress=False)
+                run = pretrain(config, Path(folder) / "run", images=images, progress=False, watch=False)
                 self.encoder_ = Encoder(run)
         self._n_features_out = self._encode(pixels[:1]).shape[1]
         return self

@@ -20,8 +20,8 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from stochcon import atomic, report, runs
 from stochcon.config import Data, Views
-from stochcon.data.images import Split, canvas
-from stochcon.data.sets import LISTS, load_data
+from stochcon.data.images import Split, canvas, read
+from stochcon.data.sets import LISTS, listed
 from stochcon.evaluation import probes
 from stochcon.evaluation.baselines import itq, principal
 from stochcon.evaluation.evaluate import BITS_WITHOUT_LATENT, file_of_split
@@ -30,7 +30,7 @@ from stochcon.method.model import StochCon
 from stochcon.train.monitor import count_faults
 
 FILE = "self-retrieval.json"
-MOST_QUERIES, MOST_IMAGES = 500, 5000
+MOST_QUERIES, MOST_HELD, MOST_IMAGES = 500, 1000, 5000
 PLACES = (1, 10)
 COPIES = {"crop": "a crop of half its area", "shade": "other light and colours", "jpeg": "half the size, JPEG 30"}
 NAMES = {
@@ -132,11 +132,10 @@ def self_retrieval(run: Path | str, split: Split = "test", progress: bool = True
     """
     model, config = runs.load_model(run)
     with Console(quiet=not progress).status("reading the images") as status:
-        held = load_data(config.data, split).pixels[:MOST_IMAGES]
-        images, room = held, MOST_IMAGES - len(held)
-        if split != "train" and room:  # the images of validation are never those of training here
-            others = config.data.model_copy(update={"limit": room, "holdout": True})
-            images = torch.cat([held, load_data(others, "train").pixels])
+        held = images = _some(config.data, split, MOST_HELD)
+        if split != "train":  # images that are held out are never those of training here
+            parted = config.data.model_copy(update={"holdout": True})
+            images = torch.cat([held, _some(parted, "train", MOST_IMAGES - len(held))])
         asked = torch.arange(0, len(held), -(-len(held) // MOST_QUERIES))
         width = config.latent.dim or BITS_WITHOUT_LATENT
         status.update("computing codes")
@@ -158,6 +157,13 @@ def self_retrieval(run: Path | str, split: Split = "test", progress: bool = True
         metrics |= {f"top{k}.{name}": round(float(m), 2) for k, m in zip(PLACES, means, strict=True)}
     atomic.write_json(file_of_split(run, FILE, split), metrics)
     return metrics
+
+
+def _some(config: Data, split: Split, most: int) -> Tensor:
+    """Read at most so many images of a split, spread over their order: uint8 (N, C, S, S)."""
+    sources = listed(config, split)[1]
+    chosen = sources[:: -(-len(sources) // max(1, most))]
+    return read(chosen, (), config.size, config.channels).pixels
 
 
 def held_out(config: Data) -> Split:
