@@ -71,10 +71,10 @@ def pretrain(default: Config, found: Sequence[str] = ()) -> Callable[..., None]:
 
         with computing(lambda: how_to_go_on(directory)):
             from stochcon.evaluation.self_retrieval import held_out, verdict
-            from stochcon.parallel import rank
+            from stochcon.parallel import launched_rank, rank, restarted
             from stochcon.train.pretrain import plan
 
-            if not resume:
+            if not (resume or restarted() or launched_rank()):
                 refuse_taken(directory)
             if not (resume or quiet):
                 for line in (*found, plan(chosen)):
