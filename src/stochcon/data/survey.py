@@ -48,9 +48,9 @@ class Survey:
             named = ", ".join(f"{count:,} {ending or 'without an ending'}" for ending, count in self.ignored.items())
             yield f"not images that can be read, by the endings of their names: {named}"
         if self.links:
-            yield f"{self.links:,} of them are links to files, which are followed"
+            yield f"links to files, which are followed: {self.links:,}"
         if self.twins:
-            yield f"{self.twins:,} files have the same bytes as another"
+            yield f"files with the same bytes as another: {self.twins:,}"
         low, middle, high = self.sides
         yield f"shorter sides of {low:,} to {high:,} pixels, {middle:,} in the middle"
         if self.cut > 0.01:
