@@ -1,11 +1,14 @@
 """Bits against their rivals at equal numbers of bits: ranking (mAP), nearest neighbours and a linear probe.
 
-    python -m benchmarks.codes DATASET STOCHCON SIMCLR [--split test] [--widths 16 32 64 128] [--temperature 0.3]
+    python -m benchmarks.codes DATASET STOCHCON SIMCLR [--bernoulli RUN] [--split test] [--widths 16 32 64 128]
+        [--temperature 0.3]
 
 STOCHCON and SIMCLR are finished runs of one data set and one seed. `ours` are bits that `stochcon rebit` learns on the
-first one's h, and `simclr-head` those that it learns on the second one's: the fair rival. ITQ is the mean of five
-fits. The linear probe learns from LINEAR images at most. The scores of the seed are put into
-results/codes/summary.json, beside those of the others: {data set: {bits: {code: {measure: [a score a seed]}}}}.
+first one's h, and `simclr-head` those that it learns on the second one's: the fair rival. With `rebit.alone` both have
+the same network; then `bernoulli-head` and `bernoulli-h` can be those of a run whose latent was there from the start
+(`--rebit.no-alone`). ITQ is the mean of five fits. The linear probe learns from LINEAR images at most. The scores of
+the seed are put into results/codes/summary.json, beside those of the others: {data set: {bits: {code: {measure: [a
+score a seed]}}}}.
 """
 
 from __future__ import annotations
@@ -21,7 +24,14 @@ from torch import Tensor
 from stochcon import atomic, report, runs
 from stochcon.data.images import Split, stratified_subset
 from stochcon.evaluation import probes
-from stochcon.evaluation.baselines import above_median, autoencoder, codes_of_pixels, itq_fits, random_projections
+from stochcon.evaluation.baselines import (
+    Representation,
+    above_median,
+    autoencoder,
+    codes_of_pixels,
+    itq_fits,
+    random_projections,
+)
 from stochcon.evaluation.evaluate import NAMES, labelled_images
 from stochcon.evaluation.features import Features, extract
 from stochcon.evaluation.learned import learn_codes
@@ -43,7 +53,12 @@ DRAWN: dict[str, dict[str, Any]] = {
 
 
 def compare(
-    stochcon: Path, simclr: Path, widths: list[int], split: Split, temperature: float = 0.3
+    stochcon: Path,
+    simclr: Path,
+    widths: list[int],
+    split: Split,
+    temperature: float = 0.3,
+    bernoulli: Path | None = None,
 ) -> dict[int, dict[str, dict[str, float]]]:
     """Score every code at every width."""
     train, labels, test, truth = labelled_images(runs.read_config(simclr).data, split)
@@ -67,12 +82,18 @@ def compare(
     settings = [{"latent.dim": width, "rebit.temperature": temperature} for width in widths]
     ours = dict(zip(widths, learn_codes(stochcon, own, settings), strict=True))
     head = dict(zip(widths, learn_codes(simclr, theirs, settings), strict=True))
+    start: dict[int, Representation] = {}
+    if bernoulli:
+        noisy = features(bernoulli)
+        floats["bernoulli-h"] = score(noisy[0].h, noisy[1].h)
+        start = dict(zip(widths, learn_codes(bernoulli, noisy, settings), strict=True))
     pixels = codes_of_pixels(train, test, widths)
     scores = {}
     for width in widths:
         codes = {"ours": ours[width], "simclr-head": head[width]} | pixels[width]
         codes |= {"simclr-median": above_median(*h, width), "simclr-random": random_projections(*h, width)}
         codes |= {"simclr-autoencoder": autoencoder(*h, width)}
+        codes |= {"bernoulli-head": start[width]} if bernoulli else {}
         scores[width] = floats | {name: score(*code) for name, code in codes.items()}
         fits = [score(*fit) for fit in itq_fits(*h, width)]
         scores[width]["simclr-itq"] = {m: sum(fit[m] for fit in fits) / len(fits) for m in fits[0]}
@@ -90,8 +111,10 @@ def main() -> None:
     parser.add_argument("--split", default="test", choices=["test", "validation"])
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 32, 64, 128])
     parser.add_argument("--temperature", type=float, default=0.3)
+    parser.add_argument("--bernoulli", type=Path)
     options = parser.parse_args()
-    scores = compare(options.stochcon, options.simclr, options.widths, options.split, options.temperature)
+    settings = options.widths, options.split, options.temperature, options.bernoulli
+    scores = compare(options.stochcon, options.simclr, *settings)
     OUT.mkdir(parents=True, exist_ok=True)
     seed = runs.read_config(options.simclr).seed
     name = f"{options.dataset}-{seed}{'' if options.split == 'test' else '-validation'}.json"

@@ -266,13 +266,13 @@ def paper(
 def demo(
     out: Path = Path("runs/demo"), epochs: int = 6, root: Annotated[Maybe[Path], tyro.conf.arg(name="data.root")] = None
 ) -> None:
-    """Pretrain a Bernoulli StochCon and SimCLR on photographs, compare them, and draw the bits.
+    """Pretrain bits on photographs, compare them with other codes, and draw what they see.
 
     With a folder of images: say whether bits of these images are worth their training, in about as long.
 
     Args:
         out: Where the runs, the scores and the picture go.
-        epochs: Passes over the photographs; 6 take about five minutes on two cores.
+        epochs: Passes over the photographs; 6 take about three minutes on two cores.
         root: A folder of images in place of the photographs.
     """
     with computing():

@@ -125,7 +125,7 @@ class Rebit(Frozen):
     steps: Annotated[int, Field(ge=0)] = 0
     """0: off. Otherwise `latent.contrast` and `latent.decorrelation` hold before it, and the fields below in it."""
     alone: bool = False
-    """The latent is learned in this part alone. Before it f learns as SimCLR does, which takes fewer steps."""
+    """The latent is learned in this part alone, if it has steps. Before it f learns as SimCLR does, in fewer steps."""
     batch_size: Annotated[int, Field(ge=2)] = 512
     lr: Positive = 3e-3
     images: Count = 100_000
@@ -211,8 +211,6 @@ class Config(Frozen):
         for name in ("mean", "std"):
             if len(getattr(views, name)) != data.channels:
                 raise ValueError(f"views.{name} must have data.channels = {data.channels} numbers")
-        if self.rebit.alone and not self.rebit.steps:
-            raise ValueError("rebit.alone: without rebit.steps the latent would never be learned")
         if self.latent.projection == "identity" and (self.latent.logit_scale or self.rebit.steps):
             field = "rebit.steps" if self.rebit.steps else "latent.logit_scale"
             raise ValueError(f"{field} needs --latent.projection linear")

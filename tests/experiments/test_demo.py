@@ -28,15 +28,13 @@ def test_the_demo_leaves_a_table_and_a_picture(
     for _ in range(2):  # a second time over the first
         compare(tiny, tmp_path / "demo")
     metrics = json.loads((tmp_path / "demo" / "metrics.json").read_text())
-    codes = ("pixels", "pixels-pca-sign", "pixels-itq", "simclr-h", "simclr-h-itq", "simclr-head", "h", "z", "bits")
+    codes = ("pixels", "pixels-pca-sign", "pixels-itq", "h", "h-itq", "z", "bits")
     assert {f"knn.{code}" for code in codes} < set(metrics)
     assert metrics["bits"] == 64
     said = capsys.readouterr().out
     assert f"{metrics['knn.bits']:.1f}" in said and "64 bits find the right picture" in said
     with Image.open(tmp_path / "demo" / "bits.png") as picture:
         assert picture.width > 1500
-    config = json.loads((tmp_path / "demo" / "simclr" / "config.json").read_text())
-    assert config["latent"]["kind"] == "deterministic"
 
 
 def test_the_demo_of_a_folder_says_what_its_bits_are_worth(

@@ -1,4 +1,4 @@
-"""A short demonstration: a Bernoulli StochCon and SimCLR, its baseline, are trained, compared and drawn."""
+"""A short demonstration: bits are trained without labels, compared with other codes, and drawn."""
 
 import math
 import shutil
@@ -25,7 +25,7 @@ from stochcon.evaluation.baselines import codes_of_pixels, itq
 from stochcon.evaluation.curve import panel, widths_up_to
 from stochcon.evaluation.features import Features, extract
 from stochcon.evaluation.learned import learn_widths
-from stochcon.recipebook import recipe, simclr, suited
+from stochcon.recipebook import recipe, suited
 from stochcon.train.pretrain import pretrain
 
 BITS, PATCHES = 8, 7  # how many bits are drawn, and how many images turn each on, and off
@@ -36,10 +36,10 @@ PICTURE = "bits.png"
 
 
 def demo(out: Path | str = Path("runs/demo"), epochs: int = 6, root: Path | str | None = None) -> None:
-    """Pretrain a Bernoulli StochCon and SimCLR on photographs, compare them, and draw what single bits see.
+    """Pretrain bits on photographs, compare them with other codes, and draw what single bits see.
 
-    This takes about five minutes on two cores, and needs no files. On a folder of images it takes at most as long, and
-    says whether bits of these images are worth their training.
+    This takes about three minutes on two cores, and needs no files. On a folder of images it says whether bits of these
+    images are worth their training.
 
     Args:
         out: A folder for the runs, the scores and bits.png; an earlier demo there is replaced.
@@ -55,7 +55,7 @@ def demo(out: Path | str = Path("runs/demo"), epochs: int = 6, root: Path | str 
     if root is not None:
         judge(folder_recipe(Path(root)), Path(out))
     else:
-        short = {"rebit.steps": 300, "rebit.views": 4}  # nine times bits are learned again, in a minute
+        short = {"rebit.steps": 300, "rebit.views": 4}  # bits of other lengths are learned too
         compare(recipe("photographs", epochs=epochs, **short), Path(out))
 
 
@@ -89,34 +89,27 @@ def _clear(out: Path, *names: str) -> None:
 
 
 def compare(config: Config, out: Path) -> None:
-    """Pretrain a model with bits and its baseline; print a table of scores, and save it and a picture."""
-    _clear(out, "bernoulli", "simclr")
+    """Pretrain a model with bits; print a table of scores beside other codes, and save it and a picture."""
+    _clear(out, "bernoulli")
     train, labels, test, truth = images = scoring.labelled_images(config.data, "test")
     width = config.latent.dim or scoring.BITS_WITHOUT_LATENT
     print(f"{len(train):,} patches of {len(train.classes)} photographs: {width} bits each, without labels.")
-    features: list[tuple[Features, Features]] = []
-    for run in (
-        config.model_copy(update={"recipe": "bernoulli"}),
-        simclr(config).model_copy(update={"recipe": "simclr"}),
-    ):
-        model, _ = runs.load_model(pretrain(run, out / run.recipe))
-        features.append((extract(model, train.pixels, run.views), extract(model, test.pixels, run.views)))
-    ours, theirs = features
+    run = pretrain(config, out / "bernoulli")
+    model, _ = runs.load_model(run)
+    ours = extract(model, train.pixels, config.views), extract(model, test.pixels, config.views)
     widths = widths_up_to(width)
-    with Console().status("learning bits of other lengths, and on SimCLR's h") as status:
-        learned = learn_widths(out / "bernoulli", ours, widths)
-        head = learn_widths(out / "simclr", theirs, widths)
-        metrics = scoring.score(images, {"simclr-": theirs, "": ours}, width, status, {"simclr-head": head[width]})
+    with Console().status("learning bits of other lengths") as status:
+        learned = learn_widths(run, ours, widths)
+        metrics = scoring.score(images, {"": ours}, width, status)
         atomic.write_json(out / runs.METRICS, metrics)
         status.update("drawing")
         knn: dict[int, dict[str, float]] = {}
         for count, of_pixels in codes_of_pixels(train, test, widths).items():
-            compared = {"bits": learned[count], "simclr-head": head[count]}
-            compared |= {"simclr-h-itq": itq(theirs[0].h, theirs[1].h, count)} | of_pixels
+            compared = {"bits": learned[count], "h-itq": itq(ours[0].h, ours[1].h, count)} | of_pixels
             knn[count] = {name: probes.knn_top1(x, labels, y, truth) for name, (x, y) in compared.items()}
         picture = report.save(draw(test, ours[1], partial(_curve, knn=pd.DataFrame(knn).T)), out / PICTURE)
     scoring.show(metrics, f"{len(test):,} test patches after {config.epochs} epochs")
-    print(self_retrieval.verdict(self_retrieval.self_retrieval(out / "bernoulli", "validation")))
+    print(self_retrieval.verdict(self_retrieval.self_retrieval(run, "validation")))
     print(f"What single bits see, what is near, and accuracy against the number of bits: {picture}")
 
 

@@ -17,7 +17,7 @@ from stochcon.data.training_images import TrainingImages
 from stochcon.method.algorithm1 import Algorithm1, Objective
 from stochcon.method.model import StochCon
 from stochcon.parallel import rank, restarted, synchronise_batch_norm, world_size
-from stochcon.recipebook import simclr
+from stochcon.recipebook import before_rebit
 from stochcon.train import gradcache, loggers, monitor, picture
 from stochcon.train.check import nothing_learned
 from stochcon.train.loop import Loop, Schedule, build_optimizer, cosine, derive_seed, launch, warmup_cosine
@@ -75,7 +75,7 @@ def pretrain(
     images = load_training(config.data) if images is None else images
     schedule = _schedule(len(images), config)
     watched = monitor.load_watched(config, schedule, given) if watch and rank() == 0 else None
-    first = simclr(config) if config.rebit.alone else config
+    first = before_rebit(config)
     interval, chance = monitor.interval(schedule), nothing_learned(first)
     devices = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices):  # the caller's generators stay as they are
@@ -112,7 +112,7 @@ def pretrain(
                     details |= seen | {"chance": chance}
                 if loop.record(loss, relaxation=relaxation, **details):
                     images.report(out / runs.SKIPPED)
-        if config.rebit.alone:
+        if first != config:
             model = successor(model, config, fabric)
         if config.rebit.steps and model.latent.has_code:
             relearn(model, store(model, images, config), config, fabric, out, progress)
@@ -166,7 +166,7 @@ def plan(config: Config) -> str:
         dtype=torch.uint8,
     )
     with torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
-        first = simclr(config) if config.rebit.alone else config
+        first = before_rebit(config)
         network = fabric.setup(Algorithm1(first).to(memory_format=torch.channels_last))
         times = []
         for _ in range(4):  # the least, since the first includes preparations, and others may be disturbed
