@@ -210,7 +210,7 @@ def verdict(metrics: dict[str, float]) -> str:
     if ours - best > MARGIN:
         return f"{said}: use the bits."
     if best - ours > MARGIN:
-        return f"{said}: {title} are better here. {ADVICE}"
+        return f"{said}: to find the same picture, {title} are better here. {ADVICE}"
     return f"{said}: for copies both are as good. {ADVICE}"
 
 
