@@ -1,9 +1,7 @@
 """What is said of a folder before anything is trained on it."""
 
-import os
 from pathlib import Path
 
-import pytest
 from PIL import Image
 
 from stochcon.config import Data
@@ -48,7 +46,6 @@ def test_many_and_coloured_images_have_the_recipe_as_it_is(tmp_path: Path) -> No
     assert suited(small, found.splits["train"], found.grey) == (small, [])
 
 
-@pytest.mark.skipif(not hasattr(os, "symlink"), reason="no links on this system")
 def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     for i in range(30):
         picture(tmp_path / "elsewhere" / f"{i}.png", f"rgb({i}, 9, 10)")
