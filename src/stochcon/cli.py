@@ -36,7 +36,7 @@ READINGS = {
     "bits": "the deterministic bits in place of z",
     "h": "h, the backbone's output, by a second head",
 }
-"""What the head of `classify` reads for each of its scores, in the order of the table."""
+"""The head of `classify` reads this for each of its scores, in the order of the table."""
 
 
 def check(run: Positional[Path]) -> None:

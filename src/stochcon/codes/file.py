@@ -53,7 +53,7 @@ class Header(BaseModel):
     run: str | None = None
     """The run directory, as seen from the file's folder; what is not known is None."""
     images: str | None = None
-    """What was encoded, likewise; or the name of a data set."""
+    """The folder or archive that was encoded, likewise; or the name of a data set."""
 
 
 def shard(path: Path | str, rank: int, world: int) -> Path:

@@ -1,4 +1,4 @@
-"""What a folder of images holds, seen in seconds before anything is trained on it."""
+"""A folder of images is looked at in seconds, before anything is trained on it."""
 
 import os
 from collections import Counter
@@ -22,7 +22,7 @@ GREY = 6  # levels by which the channels of a picture differ at most that is cal
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found; see `survey`."""
+    """The result of `survey`."""
 
     splits: dict[Split, int]
     classes: int

@@ -1,4 +1,4 @@
-"""What codes are worth on images without labels: whether a copy of an image finds the image that it was made of.
+"""Codes are judged on images without labels: does a copy of an image find the image that it was made of?
 
 It asks for the same picture, not for one of the same kind. Labels say more where there are any (`evaluate`).
 """
