@@ -55,7 +55,13 @@ def _file(root: Path, name: str, label: int | None, size: int) -> Source:
 
 def files(root: Path, extensions: tuple[str, ...]) -> Iterator[str]:
     """Yield the paths of files that end so, relative to the folder and in order, except hidden ones."""
-    return (name for name, entry in walk(root) if os.path.splitext(entry.name)[1].lower() in extensions)
+    return (name for name, entry in walk(root) if ending(entry.name) in extensions)
+
+
+def ending(name: str) -> str:
+    """Give the ending of a file's name, in small letters and with its dot."""
+    _, dot, last = name.rpartition(".")
+    return dot + last.lower() if dot else ""
 
 
 def walk(

@@ -1,6 +1,5 @@
 """A folder of images is looked at in seconds, before anything is trained on it."""
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,12 +10,12 @@ import numpy as np
 from PIL import Image
 
 from stochcon.config import Data
-from stochcon.data.folder import walk
+from stochcon.data.folder import ending, walk
 from stochcon.data.images import EXTENSIONS, SPLITS, Split, Unreadable
 from stochcon.data.sets import list_splits
 
 OPENED = 200  # images that are opened, spread over the folder
-MOST_HASHED = 2**28  # bytes that are read in search of equal files
+MOST_HASHED = 2**26  # bytes that are read in search of equal files
 GREY = 6  # levels by which the channels of a picture differ at most that is called grey
 
 
@@ -98,7 +97,7 @@ def survey(config: Data) -> Survey:
     return Survey(
         splits={split: len(sources) for split, sources in splits.items()},
         classes=len(classes),
-        ignored={ending: count for ending, count in endings.most_common() if ending not in (*EXTENSIONS, ".tar")},
+        ignored={last: count for last, count in endings.most_common() if last not in (*EXTENSIONS, ".tar")},
         links=links,
         twins=twins,
         sides=(int(shorter.min()), int(np.median(shorter)), int(shorter.max())),
@@ -118,9 +117,9 @@ def _files(root: Path) -> tuple[Counter[str], int, int]:
     """Count the files by ending, the images that are links, and those that have the same bytes as another."""
     endings, links, by_size = Counter[str](), 0, dict[int, list[str]]()
     for name, entry in walk(root):
-        ending = os.path.splitext(entry.name)[1].lower()
-        endings[ending] += 1
-        if ending in EXTENSIONS:
+        last = ending(entry.name)
+        endings[last] += 1
+        if last in EXTENSIONS:
             links += entry.is_symlink()
             by_size.setdefault(entry.stat().st_size, []).append(name)
     left, twins = MOST_HASHED, 0
