@@ -1,11 +1,10 @@
 """Bits against their rivals at equal numbers of bits: ranking (mAP), nearest neighbours and a linear probe.
 
-    python -m benchmarks.codes DATASET STOCHCON SIMCLR [--bernoulli RUN] [--split test] [--widths 16 32 64 128]
-        [--temperature 0.3]
+    python -m benchmarks.codes RECIPE STOCHCON SIMCLR [--bernoulli RUN] [--split test] [--widths 16 32 64 128]
 
 STOCHCON and SIMCLR are finished runs of one data set and one seed. `ours` are bits that `stochcon rebit` learns on the
-first one's h, and `simclr-head` those that it learns on the second one's: the fair rival. With `rebit.alone` both have
-the same network; then `bernoulli-head` and `bernoulli-h` can be those of a run whose latent was there from the start
+first one's h as the recipe says, and `simclr-head` those that it learns on the second one's: the fair rival. With
+`rebit.alone` both have the same network, and may be the same run; then `bernoulli-head` and `bernoulli-h` can be those of a run whose latent was there from the start
 (`--rebit.no-alone`). ITQ is the mean of five fits. The linear probe learns from LINEAR images at most. The scores of
 the seed are put into results/codes/summary.json, beside those of the others: {data set: {bits: {code: {measure: [a
 score a seed]}}}}.
@@ -36,6 +35,7 @@ from stochcon.evaluation.evaluate import NAMES, labelled_images
 from stochcon.evaluation.features import Features, extract
 from stochcon.evaluation.learned import learn_codes
 from stochcon.evaluation.retrieval import retrieval
+from stochcon.recipebook import RECIPES, recipe
 
 OUT = Path(__file__).parents[1] / "results" / "codes"
 LINEAR = 11_000
@@ -53,11 +53,11 @@ DRAWN: dict[str, dict[str, Any]] = {
 
 
 def compare(
+    name: str,
     stochcon: Path,
     simclr: Path,
     widths: list[int],
     split: Split,
-    temperature: float = 0.3,
     bernoulli: Path | None = None,
 ) -> dict[int, dict[str, dict[str, float]]]:
     """Score every code at every width."""
@@ -79,9 +79,11 @@ def compare(
     own, theirs = features(stochcon), features(simclr)
     h = theirs[0].h, theirs[1].h
     floats = {"h": score(own[0].h, own[1].h), "simclr-h": score(*h)}
-    settings = [{"latent.dim": width, "rebit.temperature": temperature} for width in widths]
+    wanted = recipe(name).rebit
+    same = {"rebit.temperature": wanted.temperature, "rebit.decorrelation": wanted.decorrelation}
+    settings = [{"latent.dim": width} | same for width in widths]
     ours = dict(zip(widths, learn_codes(stochcon, own, settings), strict=True))
-    head = dict(zip(widths, learn_codes(simclr, theirs, settings), strict=True))
+    head = ours if simclr == stochcon else dict(zip(widths, learn_codes(simclr, theirs, settings), strict=True))
     start: dict[int, Representation] = {}
     if bernoulli:
         noisy = features(bernoulli)
@@ -105,19 +107,19 @@ def compare(
 def main() -> None:
     """Add one seed to the summary of its split."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("dataset")
+    parser.add_argument("recipe", choices=RECIPES)
     parser.add_argument("stochcon", type=Path)
     parser.add_argument("simclr", type=Path)
     parser.add_argument("--split", default="test", choices=["test", "validation"])
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 32, 64, 128])
-    parser.add_argument("--temperature", type=float, default=0.3)
     parser.add_argument("--bernoulli", type=Path)
     options = parser.parse_args()
-    settings = options.widths, options.split, options.temperature, options.bernoulli
-    scores = compare(options.stochcon, options.simclr, *settings)
+    scores = compare(
+        options.recipe, options.stochcon, options.simclr, options.widths, options.split, options.bernoulli
+    )
     OUT.mkdir(parents=True, exist_ok=True)
     seed = runs.read_config(options.simclr).seed
-    name = f"{options.dataset}-{seed}{'' if options.split == 'test' else '-validation'}.json"
+    name = f"{options.recipe}-{seed}{'' if options.split == 'test' else '-validation'}.json"
     atomic.write_json(OUT / name, {str(width): scores[width] for width in scores})
     if options.split == "test":
         summarise()

@@ -32,9 +32,10 @@ from stochcon.pretrain_verb import (
 from stochcon.program import computing, only_json, say_once
 
 READINGS = {
-    "top1": "z, or h without a latent: the head learns from it",
-    "bits": "the deterministic bits in place of z",
-    "h": "h, the backbone's output, by a second head",
+    "top1": "what it learned from: a sample of bits, a Gaussian's mean, or h where there is no latent",
+    "mean": "the probabilities of the bits in place of a sample",
+    "bits": "the stored bits in place of a sample",
+    "h": "h, by a second head; the network learned through the latent alone (compare --mode finetune-h)",
 }
 """The head of `classify` reads this for each of its scores, in the order of the table."""
 
@@ -102,10 +103,11 @@ def evaluate(
 
 def classify(
     source: Positional[str],
-    mode: Literal["finetune", "frozen", "supervised", "supervised-bernoulli"],
+    mode: Literal["finetune", "finetune-h", "frozen", "supervised", "supervised-bernoulli"],
     labels: float = 1.0,
     epochs: tuple[int, ...] = (10,),
     lr: tuple[float, ...] = (3e-4,),
+    head_lr: tuple[float, ...] = (1.0,),
     weight_decay: tuple[float, ...] = (0.0,),
     crop: tuple[float, float] = (0.08, 1.0),
     batch_size: Maybe[int] = None,
@@ -120,10 +122,11 @@ def classify(
 
     Args:
         source: A finished run; in the supervised modes a recipe will do.
-        mode: The part to train; supervised-bernoulli has the layer of appendix A.2.
+        mode: The part to train; finetune-h leaves the latent out, supervised-bernoulli has the layer of appendix A.2.
         labels: Share of the training labels to use, the same of every class.
         epochs: Lengths to try; the best on validation is tested.
         lr: Learning rates to try with each length; the last 20 % of the steps use a tenth of it.
+        head_lr: How many times as high the head's learning rate is, to try with each of these.
         weight_decay: Weight decays to try with each of these.
         crop: Smallest and largest share of the image's area that a random crop covers.
         batch_size: Images a step; by default the run's.
@@ -132,8 +135,8 @@ def classify(
         json: Print the result as JSON, and everything else on standard error.
         quiet: Show no progress bar.
     """
-    settings: dict[str, Any] = {"labels": labels, "epochs": epochs, "lr": lr, "weight_decay": weight_decay}
-    settings |= {"crop": crop, "batch_size": batch_size, "seed": seed, "out": out}
+    settings: dict[str, Any] = {"labels": labels, "epochs": epochs, "lr": lr, "head_lr": head_lr}
+    settings |= {"weight_decay": weight_decay, "crop": crop, "batch_size": batch_size, "seed": seed, "out": out}
     with computing("the same command again goes on from the last checkpoint, if there is one"), only_json(json):
         result = stochcon.classify(source, mode, **settings, progress=not quiet)
     if json:
@@ -242,7 +245,7 @@ def export(
 def paper(
     what: Positional[Literal["table1", "figure2", "figure3", "figure4", "figure5", "all"]],
     tier: str = "cpu",
-    seeds: int = 3,
+    seeds: int = 5,
     data: Maybe[str] = None,
     jobs: int = 1,
     redraw: Flag = False,
@@ -252,8 +255,8 @@ def paper(
 
     Args:
         what: The table or figure.
-        tier: cpu, a few minutes a run; or paper, the sizes of the paper, for GPUs.
-        seeds: How many of every run.
+        tier: cpu, some minutes a run; or paper, the sizes of the paper, for GPUs.
+        seeds: How many of the central models' runs; of all others at most three.
         data: Only this data set; by default those that the tier has for the figure.
         jobs: Runs at a time, each with one thread if more than one.
         redraw: Run nothing: pictures and tables from the results that are there.

@@ -109,6 +109,9 @@ class Latent(Frozen):
     """Gaussian: sigma is read from the same view, or from the opposing one (section 4.2)."""
     projection: Literal["linear", "identity"] = "linear"
     """pi; identity needs dim to be the backbone's width."""
+    initial_spread: NotNegative = 2.0
+    """Before the first step a linear pi is scaled and centred by images: the logits, or means, then differ from image
+    to image by so many standard deviations of the noise; 0: as PyTorch initialises. The paper says nothing of it."""
     logit_scale: NotNegative = 0.0
     """Extension: batch-normalise the logits to this standard deviation, so that every bit is used; 0: off."""
     decorrelation: NotNegative = 0.0
@@ -161,6 +164,10 @@ class Optimizer(Frozen):
     """Epochs of linear warm-up, then one cosine to zero."""
 
 
+WHOLE = {"recipe", "data", "views", "backbone", "latent", "head", "optimizer"}
+"""The fields that the configuration file of every run has had, in all versions."""
+
+
 class Config(Frozen):
     """One pretraining run."""
 
@@ -194,10 +201,12 @@ class Config(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _drop_what_version_0_1_had(cls, values: Any) -> Any:
+    def _read_earlier_versions(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
         values = dict(values)
+        if values.keys() >= WHOLE and isinstance(values["latent"], dict):  # what the file of a run lacks was not there
+            values["latent"] = {"initial_spread": 0} | values["latent"]
         if values.pop("chunk_batch_norm", "chunk") != "chunk":
             raise ValueError("chunk_batch_norm: the exact mode is gone since version 0.2; leave it away")
         return values

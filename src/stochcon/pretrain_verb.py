@@ -10,7 +10,7 @@ from tyro.conf import DisallowNone, FlagCreatePairsOff, Positional, Suppress
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 import stochcon
-from stochcon.config import Backbone, Config, Data, Frozen, Latent, Rebit, changes
+from stochcon.config import WHOLE, Backbone, Config, Data, Frozen, Latent, Rebit, changes
 from stochcon.program import computing, say_once
 from stochcon.recipebook import RECIPES, changed, recipe, suited
 
@@ -28,8 +28,6 @@ EVERYDAY: dict[str, dict[type[Frozen], set[str]]] = {
     "rebit": {Config: {"seed", "latent", "rebit"}, Latent: {"dim"}, Rebit: {"steps", "neighbours", "decorrelation"}},
 }
 """The fields that a verb's --help shows; --help-all shows every field."""
-WHOLE = {"recipe", "data", "views", "backbone", "latent", "head", "optimizer"}
-"""The groups that the configuration of a run has had since version 0.1."""
 
 
 def pretrain(default: Config, found: Sequence[str] = ()) -> Callable[..., None]:
@@ -152,7 +150,7 @@ def starting_point(options: list[str], asks: bool) -> tuple[Config, list[str]]:
         raise ValueError(f"pretrain needs a folder of images, or a recipe: {', '.join(RECIPES)}; or --resume DIR")
     try:
         if fields.keys() >= WHOLE:  # of a run, perhaps of an earlier version: what it lacks is off
-            return changed(Config(), fields), []
+            return Config.model_validate(fields), []
         config = recipe(named or "photographs", **fields)
     except ValueError as error:
         raise ValueError(f"{file}: {error}" if file else str(error)) from None

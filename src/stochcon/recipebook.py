@@ -77,7 +77,7 @@ def fashion_mnist() -> Config:
         ),
         backbone=Backbone(name="small", width=16),
         latent=spread_bits(256),
-        rebit=Rebit(steps=1000, temperature=0.4),
+        rebit=Rebit(steps=1000, alone=True, temperature=0.4, decorrelation=0.02),
         epochs=30,
     )
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.functional import softplus
 
@@ -200,3 +200,30 @@ def test_centred_bits_have_the_cosine_of_their_hamming_distance(dim: int, seed: 
     assert torch.cosine_similarity(a, b, dim=0).item() == pytest.approx(
         1 - 2 * (z[0] != z[1]).float().mean().item(), abs=1e-5
     )
+
+
+def test_the_first_parameters_are_as_far_apart_as_asked_and_sigma_is_left_alone(latent: Latent) -> None:
+    pi, h = nn.Linear(32, latent.n_parameters * D), torch.rand(200, 32)
+    before = pi(h)
+    latent.initialise(pi, h)
+    logits = pi(h)[:, :D]
+    if not latent.noise:
+        assert torch.equal(logits, before[:, :D])
+        return
+    torch.testing.assert_close(logits.std(0), torch.full((D,), 2 * latent.noise), rtol=1e-3, atol=0)
+    torch.testing.assert_close(logits.mean(0), torch.zeros(D), rtol=0, atol=1e-3)
+    assert torch.equal(pi(h)[:, D:], before[:, D:])
+
+
+@pytest.mark.parametrize(("kind", "hard"), [("gaussian", True), ("bernoulli", False)])
+def test_the_noise_before_the_first_step_is_as_said(kind: str, hard: bool) -> None:
+    latent = latents.build(Options(kind=kind, hard=hard), D)
+    z = latent(torch.zeros(20_000, latent.n_parameters * D), relaxation=1.0).rsample()
+    assert (z.logit() if latent.binary else z).std().item() == pytest.approx(latent.noise, rel=0.02)
+
+
+def test_pi_can_be_left_as_pytorch_initialises_it() -> None:
+    pi = nn.Linear(32, D)
+    before = pi.weight.clone()
+    latents.build(Options(initial_spread=0), D).initialise(pi, torch.rand(200, 32))
+    assert torch.equal(pi.weight, before)

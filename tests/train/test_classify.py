@@ -41,10 +41,11 @@ LATENTS: dict[str, dict[str, Any]] = {
     "simclr": {"kind": "deterministic"},
 }
 SCORES = {
-    ("bernoulli", "finetune"): {"top1", "h", "bits"},
-    ("bernoulli", "frozen"): {"top1", "h", "bits"},
+    ("bernoulli", "finetune"): {"top1", "h", "mean", "bits"},
+    ("bernoulli", "finetune-h"): {"top1"},
+    ("bernoulli", "frozen"): {"top1", "h", "mean", "bits"},
     ("bernoulli", "supervised"): {"top1"},
-    ("bernoulli", "supervised-bernoulli"): {"top1", "bits"},
+    ("bernoulli", "supervised-bernoulli"): {"top1", "mean", "bits"},
     ("gaussian", "frozen"): {"top1", "h"},
     ("simclr", "finetune"): {"top1"},
 }
@@ -98,12 +99,12 @@ def test_every_mode_runs_from_the_command_line(latent: str, mode: Mode, runs: Ru
     result = json.loads((tmp_path / f"classify-{mode}-0.5.json").read_text())
     assert (result["mode"], result["labels"], result["images"]) == (mode, 0.5, 50)
     assert (result["epochs"], result["seed"], result["label_list"]) == ([1, 2], 3, None)
-    tried = [(t["epochs"], t["lr"], t["weight_decay"]) for t in result["validation"]]
-    assert tried == [(1, 3e-4, 0), (1, 3e-3, 0), (2, 3e-4, 0), (2, 3e-3, 0)]
+    tried = [(t["epochs"], t["lr"], t["head_lr"], t["weight_decay"]) for t in result["validation"]]
+    assert tried == [(1, 3e-4, 1, 0), (1, 3e-3, 1, 0), (2, 3e-4, 1, 0), (2, 3e-3, 1, 0)]
     best = max(range(4), key=lambda i: result["validation"][i]["top1"])
-    assert (result["chosen"], result["chosen_lr"], result["chosen_weight_decay"]) == tried[best]
+    assert tuple(result[f"chosen{what}"] for what in ("", "_lr", "_head_lr", "_weight_decay")) == tried[best]
     assert {*result["test"]} == SCORES[latent, mode]
-    assert {*result["validation"][0]} == SCORES[latent, mode] | {"epochs", "lr", "weight_decay"}
+    assert {*result["validation"][0]} == SCORES[latent, mode] | {"epochs", "lr", "head_lr", "weight_decay"}
 
 
 @pytest.mark.parametrize("mode", ["frozen", "finetune"])
@@ -134,7 +135,6 @@ def test_the_head_reads_what_the_latent_gives(runs: Runs) -> None:
     h = torch.randn(50, 256)
     assert torch.equal(simclr.z(h), h)
     assert torch.equal(gaussian.z(h), gaussian.pi(h)[:, :8])
-    assert torch.equal(bernoulli.bits(h), (bernoulli.pi(h) > 0).float())
     samples = torch.stack([bernoulli.z(h) for _ in range(400)])
     assert ((samples > 0) & (samples < 1)).any()  # relaxed, as the run's latent is
     assert ((samples < 0.01) | (samples > 0.99)).float().mean() > 0.5  # but at a low temperature
@@ -146,6 +146,34 @@ def test_nothing_but_its_own_head_learns_from_h_beside_z(runs: Runs) -> None:
     network(torch.randn(4, 1, 16, 16))["h"].sum().backward()
     learning = {name for name, p in network.named_parameters() if p.grad is not None}
     assert learning == {"heads.h.weight", "heads.h.bias"}
+
+
+def test_one_head_reads_samples_probabilities_and_bits(runs: Runs) -> None:
+    network, images = start(runs["bernoulli"], "frozen").eval(), torch.randn(6, 1, 16, 16)
+    scores, phi, head = network(images), network.pi(network.backbone(images)), network.heads["top1"]
+    torch.testing.assert_close(scores["mean"], head(phi.sigmoid()))
+    torch.testing.assert_close(scores["bits"], head((phi > 0).float()))
+
+
+def test_h_is_fine_tuned_from_what_the_run_learned(runs: Runs) -> None:
+    network, (pretrained, _) = (
+        start(runs["gaussian"], "finetune-h"),
+        rundir.read_tensors(runs["gaussian"] / rundir.MODEL),
+    )
+    assert torch.equal(network.backbone.state_dict()["stem.0.weight"], pretrained["backbone.stem.0.weight"])
+    h = torch.randn(3, 256)
+    assert torch.equal(network.z(h), h)
+
+
+def test_the_head_alone_is_faster(runs: Runs, tmp_path: Path) -> None:
+    """Adam's first step moves every parameter by its learning rate."""
+    moved = {}
+    for factor in (1.0, 10.0):
+        before, network = trained(runs["simclr"], tmp_path / str(factor), "finetune", epochs=1, head_lr=factor)
+        steps = {name: (p - before[name]).abs().max().item() for name, p in network.named_parameters()}
+        moved[factor] = steps["heads.top1.weight"], steps["backbone.stem.0.weight"]
+    assert moved[10.0][0] == pytest.approx(10 * moved[1.0][0], rel=1e-3)
+    assert moved[10.0][1] == pytest.approx(moved[1.0][1], rel=1e-3)
 
 
 def test_half_of_the_images_skip_the_bernoulli_layer_in_training_only(runs: Runs) -> None:
@@ -350,7 +378,7 @@ def test_two_processes_do_what_one_does_and_the_first_writes_it(runs: Runs, tmp_
         ({"epochs": [0]}, "epochs: 0 is not right: .* greater than or equal to 1"),
         ({"lr": [3e-4, 0.0]}, "lr: 0.0 is not right: .* greater than 0"),
         ({"weight_decay": [-1]}, "weight_decay: -1 is not right: .* greater than or equal to 0"),
-        ({"weight_decay": []}, "epochs, lr and weight_decay: each must have one or more numbers to try"),
+        ({"weight_decay": []}, "epochs, lr, head_lr and weight_decay: each must have one or more numbers to try"),
         ({"crop": (0, 1)}, "crop.0: 0 is not right: .* greater than 0"),
         ({"batch_size": 1}, "batch_size is 1; batch norm needs at least 2 images on each process"),
     ],

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stochcon.experiments.plans import Cell, Model, Plan, gaussian
-from stochcon.experiments.results import line, log_ticks, probed, shown
+from stochcon.experiments.results import dots, line, log_ticks, probed, shown
 
 TITLE = "Figure 3: the Gaussian's variance"
 PUBLISHED = (
@@ -74,7 +74,4 @@ def draw(plan: Plan, results: pd.DataFrame) -> Figure:
 def _draw_seeds(axis: Axes, x: list[float], columns: list[pd.Series]) -> None:
     """Draw every seed, and a line through the geometric means: the numbers span orders of magnitude."""
     (means,) = axis.plot(x, [np.exp(np.log(column).mean()) for column in columns])
-    colour, marker = means.get_color(), means.get_marker()
-    for place, column in zip(x, columns, strict=True):
-        axis.plot([place] * len(column), column, color=colour, marker=marker, linestyle="none", alpha=0.7)
-    means.set_marker("none")
+    dots(axis, x, columns, means)

@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from stochcon.experiments.plans import SIMCLR, Cell, Plan, bernoulli
-from stochcon.experiments.results import best, interval, line, shown, values
+from stochcon.experiments.results import best, line, shown, values
 from stochcon.experiments.table1 import SUPERVISED
 
 TITLE = "Figure 5: more fine-tuning of SimCLR, and a supervised Bernoulli layer"
@@ -47,12 +47,12 @@ def draw(plan: Plan, results: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(8.8, 4))
     left, right = figure.subplots(1, 2, sharey=True)
     tuned, rest = longer(plan, results), others(plan, results)
-    mean, half, n = interval(rest[OURS])
-    left.plot(plan.longer, [mean] * len(plan.longer), marker="none", label="StochCon, chosen on validation")
-    if n > 1:
-        left.axhspan(mean - half, mean + half, color="C0", alpha=0.12, linewidth=0)
+    ours = rest[OURS]
+    left.plot(plan.longer, [ours.mean()] * len(plan.longer), marker="none", label=OURS)
+    for top1 in ours:
+        left.axhline(top1, color="C0", alpha=0.3, linewidth=0.8)
     line(left, list(tuned), tuned.values(), "SimCLR")
-    left.set(xlabel="epochs of fine-tuning", ylabel="test top-1 (%)", title="All labels")
+    left.set(xlabel="epochs of fine-tuning", ylabel="test top-1 (%)", title="All labels; thin lines are seeds")
     left.set_xticks(plan.longer)
     left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
     for place, (name, top1) in enumerate(rest.items()):

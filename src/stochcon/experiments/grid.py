@@ -28,6 +28,7 @@ from stochcon.train.classify import CROP, LEARNING_RATE, classify
 from stochcon.train.pretrain import pretrain
 
 LOOKS = "bits.jsonl"
+READINGS = "top1", "mean", "bits", "h"
 COUNTED = 1000  # images of each split on which the active bits are counted during training
 
 
@@ -182,13 +183,14 @@ def classified(cell: Cell) -> dict[str, Any]:
         labels=cell.labels,
         epochs=[cell.epochs],
         lr=cell.lr or (LEARNING_RATE,),
+        head_lr=cell.head_lr or (1.0,),
         crop=cell.crop or CROP,
         batch_size=cell.batch_size,
         out=cell.directory / f"{cell.task}-{cell.labels:g}-{cell.epochs}epochs",
         progress=False,
     )
     best = max(result["validation"], key=lambda trial: trial["top1"])
-    metrics = {"images": result["images"], "lr": result["chosen_lr"]}
+    metrics = {"images": result["images"], "lr": result["chosen_lr"], "head_lr": result["chosen_head_lr"]}
     for split, scores in {"validation": best, "test": result["test"]}.items():
-        metrics |= {f"{split}.{name}": scores[name] for name in ("top1", "bits", "h") if name in scores}
+        metrics |= {f"{split}.{name}": scores[name] for name in READINGS if name in scores}
     return metrics

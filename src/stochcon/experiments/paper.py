@@ -1,5 +1,6 @@
 """The command `stochcon paper`: runs, pictures, and the tables of a page."""
 
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import pandas as pd
 from stochcon import atomic, report
 from stochcon.experiments import claims, figure2, figure3, figure4, figure5, results, table1
 from stochcon.experiments.grid import read, run_grid
-from stochcon.experiments.plans import RESULTS, TIERS, Cell, Plan
+from stochcon.experiments.plans import FEWER, RESULTS, TIERS, Cell, Plan
 
 MODULES = (table1, figure2, figure3, figure4, figure5)
 FIGURES: dict[str, ModuleType] = {module.__name__.rpartition(".")[2]: module for module in MODULES}
@@ -25,7 +26,7 @@ SPEED = 1500.0  # images of a global view's size that pass forward and backward 
 def paper(
     what: str,
     tier: str = "cpu",
-    seeds: int = 3,
+    seeds: int = 5,
     data: str | None = None,
     jobs: int = 1,
     redraw: bool = False,
@@ -34,12 +35,12 @@ def paper(
     """Run what has not run yet of the paper's table or a figure, draw it, and fill docs/replication.md.
 
     Results are JSON files below results/paper of the current folder, and networks are kept below runs/paper.
-    After an interruption the same call goes on.
+    summary.json there has the values and the verdict of every claim. After an interruption the same call goes on.
 
     Args:
         what: table1, figure2, figure3, figure4, figure5 or all.
         tier: "cpu", a few minutes a run, or "paper", the size of the paper, for GPUs.
-        seeds: How many seeds of every run, at least 1.
+        seeds: How many seeds of the central models, at least 1; all others have at most three.
         data: Only this data set; by default those that the tier has for the figure.
         jobs: How many runs at a time, at least 1; each has one thread if there are several.
         redraw: Run nothing; make pictures and tables from the results that are there.
@@ -107,6 +108,10 @@ def _publish(plans: dict[str, Plan], names: Sequence[str]) -> None:
             if {*plan.seeds} - missing:
                 with report.styled():
                     report.save(FIGURES[name].draw(plan, some), _picture(name, data))
+    whole = {data: claims.summary(plan, some) for data, (plan, some) in known.items() if not some.empty}
+    path = RESULTS / results.SUMMARY
+    written = json.loads(path.read_bytes()) if path.is_file() else {}
+    atomic.write_json(path, written | whole)  # another tier's data sets stay
     for page in filter(Path.is_file, PAGES):
         old = page.read_text()
         new = BLOCK.sub(partial(_filled, page, known), old)
@@ -133,5 +138,6 @@ def _filled(page: Path, known: dict[str, tuple[Plan, pd.DataFrame]], match: re.M
     if _picture(name, data).is_file():
         link = Path(os.path.relpath(_picture(name, data), page.parent)).as_posix()
         parts.append(f"![{module.TITLE}, {data}]({link})")
-    parts.append(f"Seeds run: {len(plan.seeds)}. With several: mean ± half of the 95 % t interval.")
+    counted = f"Seeds run: at most {len(plan.seeds)}, of models that are not central at most {FEWER}"
+    parts.append(f"{counted}. With several: mean ± half of the 95 % t interval.")
     return start + "\n\n".join(parts) + f"\n{end}"

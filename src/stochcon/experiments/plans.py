@@ -29,6 +29,7 @@ class Cell:
     epochs: int | None = None  # the length of classification
     batch_size: int | None = None  # of classification
     lr: tuple[float, ...] | None = None  # the best on validation is tested; None means A.3's
+    head_lr: tuple[float, ...] | None = None  # how many times as high that of the head is; the best as above
     crop: tuple[float, float] | None = None  # the share that random crops cover; None means ImageNet's
     units: tuple[int, ...] | None = None  # how many the forests of a probe have
     images: int | None = None  # how many the forests of a probe have, or the pretraining
@@ -63,7 +64,8 @@ class Cell:
         if self.task == "pretrain":
             share = (views.local_size / views.global_size) ** 2
             return images * self.config.epochs * (2 + views.local_views * share)
-        passes = len(self.lr or "1") * images * (self.labels or 1) * (self.epochs or 1)
+        trials = len(self.lr or "1") * len(self.head_lr or "1")
+        passes = trials * images * (self.labels or 1) * (self.epochs or 1)
         return passes / 3 if self.task == "frozen" else passes
 
     def __str__(self) -> str:
@@ -91,6 +93,8 @@ def gaussian(dim: int | None = None, variance: str = "cross") -> Model:
 
 
 SIMCLR = Model("simclr", Latent(kind="deterministic"))
+CENTRAL = SIMCLR.name, bernoulli().name, gaussian().name  # these have all seeds, and everything else FEWER
+FEWER = 3
 # Not the paper's: a Bernoulli with the two extensions of this project.
 EXTENDED = Model("bernoulli-extended", Latent(placement="top", hard=False, logit_scale=4, decorrelation=0.05))
 
@@ -107,7 +111,8 @@ class Plan:
     own: tuple[int | None, ...]  # the widths at which figure 3 has own variance too
     narrow: int  # the bottleneck of figure 4
     lengths: dict[float, tuple[int, ...]]  # by share of the labels, the epochs that table 1 chooses from
-    rates: dict[float, tuple[float, ...]]  # and the learning rates of supervised training
+    rates: tuple[float, ...]  # the learning rates that supervised training chooses from
+    head_rates: dict[str, tuple[float, ...]]  # by mode, how many times as high a head's learning rate is tried
     longer: tuple[int, ...]  # the epochs for which figure 5 fine-tunes SimCLR
     batch_size: int  # of classification
     forest_images: int  # test images on which the forest is cross-validated
@@ -125,7 +130,9 @@ class Plan:
         """List the pretrainings of a model, or what is `measured` of them."""
         steps = self.images // self.config.batch_size * self.config.epochs
         changed = {"latent": model.latent, "checkpoint_every": max(1, steps // self.looks)}
-        configs = [self.config.model_copy(update=changed | {"seed": seed}) for seed in self.seeds]
+        few = model.name not in CENTRAL or measured.get("task") == "supervised-bernoulli"
+        seeds = [seed for seed in self.seeds if seed < FEWER or not few]
+        configs = [self.config.model_copy(update=changed | {"seed": seed}) for seed in seeds]
         return [Cell(model.name, config, **({"images": self.images} | measured)) for config in configs]
 
     def probe(self, model: Model, forest: bool = True) -> list[Cell]:
@@ -135,17 +142,12 @@ class Plan:
     def classify(self, model: Model, mode: Mode, labels: float, epochs: int) -> list[Cell]:
         """List the classifiers of one length that start from a model."""
         settings = {"labels": labels, "epochs": epochs, "batch_size": self.batch_size, "crop": self.crop}
-        lr = self.rates[labels] if mode.startswith("supervised") else None
-        return self.cells(model, task=mode, lr=lr, **settings)
-
-    def tried(self, mode: Mode, labels: float) -> tuple[int, ...]:
-        """Say which lengths are tried; supervised training starts from nothing and has twice the longest."""
-        lengths = self.lengths[labels]
-        return (2 * max(lengths),) if mode.startswith("supervised") else lengths
+        lr = self.rates if mode.startswith("supervised") else None
+        return self.cells(model, task=mode, lr=lr, head_lr=self.head_rates[mode], **settings)
 
     def choices(self, model: Model, mode: Mode, labels: float) -> list[Cell]:
         """List the classifiers of all lengths, among which validation chooses."""
-        return [c for epochs in self.tried(mode, labels) for c in self.classify(model, mode, labels, epochs)]
+        return [c for epochs in self.lengths[labels] for c in self.classify(model, mode, labels, epochs)]
 
     def with_pretraining(self, cells: Iterable[Cell]) -> list[Cell]:
         """List the cells, each once, after the pretrainings that they need."""
@@ -161,17 +163,22 @@ def _small(name: str, epochs: int) -> Config:
     return base.model_copy(update=changed)
 
 
+HEAD_RATES: dict[str, tuple[float, ...]] = dict.fromkeys(
+    ("finetune", "finetune-h", "supervised", "supervised-bernoulli"), (1.0, 10.0)
+) | {"frozen": (1.0, 10.0, 100.0)}  # until it has converged
+
 PHOTOGRAPHS = Plan(
-    config=_small("photographs", 8),
+    config=_small("photographs", 32),
     images=6000,
-    models=(bernoulli(), gaussian(), SIMCLR, EXTENDED),
+    models=(bernoulli(), bernoulli(placement="bottom"), gaussian(), SIMCLR, EXTENDED),
     full=256,
     widths=(16, 64, None),
     own=(16, None),
     narrow=64,  # a quarter of the full width, as in the paper
-    lengths={1.0: (4, 12), 0.1: (60,), 0.01: (200,)},
-    rates={1.0: (3e-4,), 0.1: (3e-4,), 0.01: (3e-4, 1e-3)},
-    longer=(4, 8, 12, 18, 24),
+    lengths={1.0: (36,), 0.1: (240,), 0.01: (1000,)},
+    rates=(3e-4, 1e-3),
+    head_rates=HEAD_RATES,
+    longer=(12, 24, 36, 54, 72),
     batch_size=64,
     forest_images=1800,
     looks=10,
@@ -186,7 +193,8 @@ CIFAR10 = Plan(
     own=(64, 512, None),
     narrow=512,
     lengths={1.0: (20, 60, 100), 0.1: (100,), 0.01: (200,)},  # the paper says figure 5's alone
-    rates=dict.fromkeys((1.0, 0.1, 0.01), (3e-4, 1e-3)),
+    rates=(3e-4, 1e-3),
+    head_rates=HEAD_RATES,
     longer=(20, 40, 60, 80, 100),
     batch_size=1024,
     forest_images=10_000,
@@ -213,9 +221,14 @@ def _imagenet(backbone: str) -> Plan:
 
 # By tier and data set. Table 1 has every data set of a tier; figures have the first, unless told otherwise.
 TIERS: dict[str, dict[str, Plan]] = {
-    "cpu": {  # about three hours of two cores for three seeds, both data sets and all figures
+    "cpu": {
         "photographs": PHOTOGRAPHS,
-        "fashion-mnist": replace(PHOTOGRAPHS, config=_small("fashion-mnist", 12), crop=(0.6, 1.0)),
+        "fashion-mnist": replace(  # which has two views, so that top and bottom are the same
+            PHOTOGRAPHS,
+            config=_small("fashion-mnist", 48),
+            models=(bernoulli(), gaussian(), SIMCLR, EXTENDED),
+            crop=(0.6, 1.0),
+        ),
     },
     "paper": {
         "cifar10": CIFAR10,

@@ -8,11 +8,13 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from scipy.stats import t
 
 from stochcon.experiments.plans import RESULTS, Model, Plan
 from stochcon.train.classifier import Mode
 
+SUMMARY = "summary.json"
 COLUMNS = ["data", "model", "task", "labels", "epochs", "seed", "metric", "value"]
 
 
@@ -23,7 +25,7 @@ def load(folder: Path = RESULTS) -> pd.DataFrame:
     says when the active bits were counted. Raises ValueError for a file that is no result.
     """
     rows: list[dict[str, Any]] = []
-    for path in sorted(folder.rglob("*.json")):
+    for path in sorted({*folder.rglob("*.json")} - {folder / SUMMARY}):
         try:
             record = json.loads(path.read_bytes())
             run = {"data": record["config"]["recipe"], "model": record["model"], "seed": record["seed"]}
@@ -65,7 +67,7 @@ def best(
 
     def scores(split: str) -> pd.DataFrame:
         where = {"model": model.name, "task": mode, "labels": labels, "metric": f"{split}.{reading}"}
-        return pd.DataFrame({n: values(results, epochs=n, **where) for n in plan.tried(mode, labels)})
+        return pd.DataFrame({n: values(results, epochs=n, **where) for n in plan.lengths[labels]})
 
     test, validation = scores("test"), scores("validation").dropna()
     chosen = {seed: test.at[seed, validation.loc[seed].idxmax()] for seed in validation.index}
@@ -98,10 +100,16 @@ def shown(values: pd.Series, digits: int = 1) -> str | None:
 
 
 def line(axis: Axes, x: Sequence[float], y: Iterable[pd.Series], label: str) -> None:
-    """Draw means over seeds with their 95 % intervals: no bar for one seed, and no point for none."""
-    found = [interval(values) for values in y]
-    half = [half if n > 1 else 0.0 for _, half, n in found]
-    axis.errorbar(x, [mean for mean, _, _ in found], half, label=label, elinewidth=0.9)
+    """Draw means over seeds, and each seed as a dot."""
+    columns = [*y]
+    (means,) = axis.plot(x, [column.mean() for column in columns], label=label)
+    dots(axis, x, columns, means)
+
+
+def dots(axis: Axes, x: Sequence[float], y: Sequence[pd.Series], means: Line2D) -> None:
+    """Draw each seed in the colour of the line through the means."""
+    for place, column in zip(x, y, strict=True):
+        axis.plot([place] * len(column), column, color=means.get_color(), marker=".", linestyle="none", alpha=0.6)
 
 
 def log_ticks(axis: Axes, places: Iterable[float]) -> None:

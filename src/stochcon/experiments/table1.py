@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from stochcon.experiments.plans import EXTENDED, SIMCLR, Cell, Model, Plan, bernoulli, gaussian
-from stochcon.experiments.results import best, line, log_ticks, shown
+from stochcon.experiments.results import best, line, log_ticks, probed, shown
 from stochcon.method.latents import LATENTS
 from stochcon.train.classifier import Mode
 
@@ -19,24 +19,32 @@ TOP1 = {
 }
 NAMES = {
     bernoulli(): "StochCon Bernoulli",
+    bernoulli(placement="bottom"): "StochCon Bernoulli, bottom",
     gaussian(): "StochCon Gaussian",
     SIMCLR: "SimCLR",
     EXTENDED: "StochCon Bernoulli, with our extensions",
 }
 MODES: dict[Mode, str] = {"finetune": "fine-tuned", "frozen": "frozen"}
+READINGS = {"mean": "probabilities", "bits": "bits", "h": "h, by a second head"}
+"""The other readings of a head that learned, as A.3 has it, from a Bernoulli's samples or a Gaussian's means."""
+END_TO_END = "StochCon Bernoulli, h and no latent"
 SUPERVISED: dict[str, Mode] = {"Supervised": "supervised", "Supervised with a Bernoulli layer": "supervised-bernoulli"}
 
 
 def rows(plan: Plan, mode: Mode) -> dict[str, tuple[Model, Mode, str]]:
-    """Name the rows of one half of the table: model, mode, and the reading of the head, `top1` or `bits`.
+    """Name the rows of one half of the table: model, mode, and the reading of the head, `top1` or another.
 
     Supervised training belongs to the fine-tuned half.
     """
     named: dict[str, tuple[Model, Mode, str]] = {}
     for model in plan.models:
+        latent = LATENTS[model.latent.kind]
         named[NAMES[model]] = model, mode, "top1"
-        if LATENTS[model.latent.kind].binary:
-            named[f"{NAMES[model]}, rounded to bits"] = model, mode, "bits"
+        for reading, what in READINGS.items():
+            if latent.binary or (latent.has_code and reading == "h"):
+                named[f"{NAMES[model]}: {what}"] = model, mode, reading
+        if mode == "finetune" and model == bernoulli():
+            named[END_TO_END] = model, "finetune-h", "top1"
     if mode == "finetune":
         named |= {name: (SIMCLR, each, "top1") for name, each in SUPERVISED.items()}
     return named
@@ -45,7 +53,15 @@ def rows(plan: Plan, mode: Mode) -> dict[str, tuple[Model, Mode, str]]:
 def cells(plan: Plan) -> list[Cell]:
     """List the runs of the table."""
     asked = [(row, share) for mode in MODES for row in rows(plan, mode).values() for share in plan.lengths]
-    return [cell for (model, mode, _), share in asked for cell in plan.choices(model, mode, share)]
+    classifiers = [cell for (model, mode, _), share in asked for cell in plan.choices(model, mode, share)]
+    return classifiers + [cell for model in plan.models for cell in plan.probe(model)]
+
+
+def logistic(results: pd.DataFrame, model: Model, reading: str) -> pd.Series:
+    """Select top-1 of logistic regression on what a frozen head reads; there is none on samples."""
+    latent = LATENTS[model.latent.kind]
+    read = {"top1": "" if latent.binary else "z" if latent.has_code else "h", "mean": "z"}.get(reading, reading)
+    return probed(results, model, f"linear.{read}")
 
 
 def table(plan: Plan, results: pd.DataFrame) -> pd.DataFrame:
@@ -57,6 +73,9 @@ def table(plan: Plan, results: pd.DataFrame) -> pd.DataFrame:
         }
         for mode, heading in MODES.items()
         for share in plan.lengths
+    }
+    columns["logistic regression, 100%"] = {
+        name: shown(logistic(results, model, reading)) for name, (model, _, reading) in rows(plan, "frozen").items()
     }
     published = pd.DataFrame.from_dict(TOP1, orient="index", columns=PAPERS)
     return pd.DataFrame(columns).join(published).rename_axis("model").reset_index()

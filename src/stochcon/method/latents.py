@@ -6,6 +6,7 @@ and its uncertainty. Nothing outside this file asks which latent it has: a new o
 Samples are drawn in float32 under autocast too, since a draw in bfloat16 has 8 bits; float64 stays float64.
 """
 
+import math
 from typing import ClassVar
 
 import torch
@@ -88,6 +89,8 @@ class Latent(nn.Module):
     """Whether z is worth storing; SimCLR's is h itself."""
     binary: ClassVar[bool] = False
     """Whether samples are bits."""
+    noise: ClassVar[float] = 0.0
+    """Standard deviation of a sample about its logit, or mean, before the first step."""
     translates: ClassVar[bool] = False
     """Whether a constant added to the first D parameters is added to z, so that ρ's bias can undo it."""
     reads_opposing: bool = False
@@ -121,6 +124,26 @@ class Latent(nn.Module):
     def centred(self, z: Tensor) -> Tensor:
         """Return samples (..., D) about the threshold of their bits, so that their cosine ranks as the code does."""
         return z
+
+    @torch.no_grad()
+    def initialise(self, pi: nn.Linear, h: Tensor) -> None:
+        """Scale and shift π, in place, so that the first samples say which image they are of, as `initial_spread` asks.
+
+        Args:
+            pi: The projection from h to φ.
+            h: Features of images, (N, H).
+
+        Example:
+            >>> latent, pi, h = Bernoulli(8, config.Latent(initial_spread=2)), nn.Linear(32, 8), torch.rand(50, 32)
+            >>> latent.initialise(pi, h)
+            >>> logits = pi(h)
+            >>> bool((logits.std(0) / latent.noise - 2).abs().max() < 1e-3), bool(logits.mean(0).abs().max() < 1e-3)
+            (True, True)
+        """
+        wanted = self.options.initial_spread * self.noise
+        if wanted:
+            pi.weight[: self.dim] *= wanted / self.logits(pi(h)).std(0).clamp_min(1e-6)[:, None]
+            pi.bias[: self.dim] -= self.logits(pi(h)).mean(0)
 
     def mean(self, phi: Tensor) -> Tensor:
         """Return the deterministic z, (..., D)."""
@@ -157,6 +180,7 @@ class Bernoulli(Latent):
     """Bits: φ is one logit for each (Gumbel-Bernoulli, section 3)."""
 
     binary = True
+    noise = math.pi / math.sqrt(3)  # of a logistic variable
 
     def extra_repr(self) -> str:
         """Name the width and the variant."""
@@ -187,6 +211,7 @@ class IsotropicGaussian(Latent):
     """
 
     n_parameters = 2
+    noise = math.log(2)  # σ is the softplus of about 0
     translates = True
 
     def __init__(self, dim: int, options: config.Latent | None = None):

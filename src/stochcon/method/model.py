@@ -1,5 +1,7 @@
 """Figure 1: the networks f, π, q, ρ and g, which both branches share."""
 
+from copy import deepcopy
+
 import torch
 from torch import Tensor, nn
 
@@ -85,6 +87,12 @@ class StochCon(nn.Module):
         """Make v of the h of each branch, (V, N, H) to (V, N, head.dim); the head's batch norm sees them together."""
         sizes = [len(branch) for branch in branches]
         return [*self._over_views(self.head, torch.cat(branches)).split(sizes)]
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor) -> None:
+        """Scale and centre a linear π by images (N, C, S, S) before the first step; nothing else changes."""
+        if isinstance(self.pi, nn.Linear):
+            self.latent.initialise(self.pi, deepcopy(self.backbone)(x))  # a copy's batch statistics move
 
     @torch.no_grad()
     def calibrate(self, h: Tensor) -> None:

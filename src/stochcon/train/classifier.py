@@ -10,7 +10,7 @@ from stochcon.config import Config, Latent
 from stochcon.method.model import StochCon
 from stochcon.runs import load_model
 
-Mode = Literal["finetune", "frozen", "supervised", "supervised-bernoulli"]
+Mode = Literal["finetune", "finetune-h", "frozen", "supervised", "supervised-bernoulli"]
 
 SKIP = 0.5
 """How often the supervised network's Bernoulli layer is dropped in training (A.2)."""
@@ -50,23 +50,26 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return each head's scores, (N, classes), of images (N, C, S, S).
 
-        In evaluation they have `bits` too: what the head on z makes of the deterministic bits of a binary latent.
+        In evaluation of a binary latent the head on z reads two more things: `mean`, the probabilities of the bits,
+        and `bits`, the deterministic ones.
         """
         h = self.backbone(images)
         scores = {"top1": self.heads["top1"](self.z(h))}
         if "h" in self.heads:
             scores["h"] = self.heads["h"](h.detach())
         if self.latent.binary and not self.training:
-            scores["bits"] = self.heads["top1"](self.bits(h))
+            phi = self.pi(h)
+            readings = {"mean": self.latent.mean(phi), "bits": self.latent.logits(phi) > 0}
+            scores |= {name: self.heads["top1"](self.upsampled(z.to(h.dtype))) for name, z in readings.items()}
         return scores
 
     def z(self, h: Tensor) -> Tensor:
-        """Return what the head reads of h (N, H)."""
-        return self.latent.readout(self.pi(h))
+        """Return what the head learns from, of h (N, H)."""
+        return self.upsampled(self.latent.readout(self.pi(h)).to(h.dtype))
 
-    def bits(self, h: Tensor) -> Tensor:
-        """Return the bits in place of it."""
-        return (self.latent.logits(self.pi(h)) > 0).to(h.dtype)
+    def upsampled(self, z: Tensor) -> Tensor:
+        """Return what the head reads of z (N, D): z itself."""
+        return z
 
 
 class DroppedBernoulli(Classifier):
@@ -79,14 +82,15 @@ class DroppedBernoulli(Classifier):
 
     def z(self, h: Tensor) -> Tensor:
         """Return ρ of a sample, or h itself where the layer is dropped."""
-        through = self.rho(super().z(h))
+        through = super().z(h)
         if not self.training:
             return through
         return torch.where(torch.rand(len(h), 1, device=h.device) < SKIP, h, through)
 
-    def bits(self, h: Tensor) -> Tensor:
-        """Return ρ of the bits."""
-        return self.rho(super().bits(h))
+    def upsampled(self, z: Tensor) -> Tensor:
+        """Return ρ of z."""
+        upsampled: Tensor = self.rho(z)
+        return upsampled
 
 
 def start(config: Config, directory: Path | None, mode: Mode, classes: int) -> Classifier:
@@ -96,8 +100,13 @@ def start(config: Config, directory: Path | None, mode: Mode, classes: int) -> C
     if mode == "supervised-bernoulli":
         return DroppedBernoulli(_new(config, Latent(kind="bernoulli", hard=False)), classes)
     assert directory is not None
+    pretrained = load_model(directory)[0]
+    if mode == "finetune-h":
+        model = _new(config, Latent(kind="deterministic"))
+        model.backbone.load_state_dict(pretrained.backbone.state_dict())
+        return Classifier(model, classes)
     model = _new(config, config.latent)
-    model.load_state_dict(load_model(directory)[0].state_dict())
+    model.load_state_dict(pretrained.state_dict())
     return Classifier(model, classes, frozen=mode == "frozen")
 
 

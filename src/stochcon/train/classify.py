@@ -36,6 +36,7 @@ class Trial(Frozen):
     labels: Annotated[float, Field(gt=0, le=1)]
     epochs: Count
     lr: Positive
+    head_lr: Positive = 1.0
     weight_decay: NotNegative
     batch_size: Count
     crop: tuple[Positive, Annotated[float, Field(le=1)]]
@@ -54,6 +55,7 @@ def classify(
     labels: float = 1.0,
     epochs: Sequence[int] = (10,),
     lr: Sequence[float] = (LEARNING_RATE,),
+    head_lr: Sequence[float] = (1.0,),
     weight_decay: Sequence[float] = (0.0,),
     crop: tuple[float, float] = CROP,
     batch_size: int | None = None,
@@ -74,6 +76,7 @@ def classify(
         labels: Share of the training labels in use, above 0 and at most 1.
         epochs: Lengths to try.
         lr: Learning rates to try; each is divided by ten from 80 % of training on.
+        head_lr: How many times as high the head's learning rate is, to try with each of these.
         weight_decay: Weight decays to try.
         crop: Smallest and largest share of the area that a random crop covers.
         batch_size: Images in a step; by default the run's.
@@ -83,8 +86,8 @@ def classify(
 
     Returns:
         The result, with accuracies in per cent: `top1` reads what A.3 trains on (h of SimCLR, a Gaussian's mean, a
-        sample of a Bernoulli), `bits` a Bernoulli's deterministic bits through the same head, and `h` is a second
-        head's beside it.
+        sample of a Bernoulli), `mean` and `bits` a Bernoulli's probabilities and deterministic bits through the same
+        head, and `h` is a second head's beside it, which the network does not learn from.
 
     Raises:
         ValueError: Without labels, or with a class that has too few of them.
@@ -118,13 +121,13 @@ def classify(
     same: dict[str, Any] = {"labels": labels, "batch_size": batch_size, "crop": crop, "seed": seed}
     try:
         trials = [
-            Trial(mode=mode, **same, epochs=length, lr=rate, weight_decay=decay)
-            for length, rate, decay in product(epochs, lr, weight_decay)
+            Trial(mode=mode, **same, epochs=length, lr=rate, head_lr=factor, weight_decay=decay)
+            for length, rate, factor, decay in product(epochs, lr, head_lr, weight_decay)
         ]
     except ValidationError as error:
         raise ValueError(explain(error)) from None
     if not trials:
-        raise ValueError("epochs, lr and weight_decay: each must have one or more numbers to try")
+        raise ValueError("epochs, lr, head_lr and weight_decay: each must have one or more numbers to try")
 
     def trained(trial: Trial) -> Classifier:
         folder = out / "classify" / trial.folder(origin)
@@ -143,7 +146,7 @@ def classify(
         classifier = trained(trials[best])
         test, test_labels = load_labelled(held_out, "test")
         on_test = accuracy(classifier, test.pixels, test_labels, config.views, seed)
-    label_list, tried = list_path(held_out, labels), {"epochs", "lr", "weight_decay"}
+    label_list, tried = list_path(held_out, labels), {"epochs", "lr", "head_lr", "weight_decay"}
     result = {
         "recipe": config.recipe,
         "latent": repr(classifier.latent),
@@ -155,6 +158,7 @@ def classify(
         "validation": [t.model_dump(include=tried) | score for t, score in zip(trials, scores, strict=True)],
         "chosen": trials[best].epochs,
         "chosen_lr": trials[best].lr,
+        "chosen_head_lr": trials[best].head_lr,
         "chosen_weight_decay": trials[best].weight_decay,
         "test": on_test,
     }
@@ -201,7 +205,12 @@ def fit(
         synchronise_batch_norm(classifier)
     # AdamW without decay is Adam
     options = Optimizer(name="adamw", lr=trial.lr, weight_decay=trial.weight_decay)
-    network, optimizer = fabric.setup(classifier, build_optimizer(classifier.trained, options))
+    trained = classifier.trained
+
+    def factor(name: str) -> float:
+        return trial.head_lr if classifier.frozen or name.startswith("heads.") else 1.0
+
+    network, optimizer = fabric.setup(classifier, build_optimizer(trained, options, factor))
     if rank() == 0:
         atomic.write_json(folder / "trial.json", trial.model_dump(mode="json"))
 

@@ -45,11 +45,19 @@ def launch(precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true") -
     return fabric
 
 
-def build_optimizer(model: nn.Module, options: config.Optimizer) -> Optimizer:
-    """Make LARS or AdamW; biases and normalisation parameters are excluded from decay and from LARS's adaptation."""
+def build_optimizer(
+    model: nn.Module, options: config.Optimizer, factor: Callable[[str], float] = lambda name: 1.0
+) -> Optimizer:
+    """Make LARS or AdamW; biases and normalisation parameters are excluded from decay and from LARS's adaptation.
+
+    A parameter has the learning rate times the `factor` of its name.
+    """
+    named: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, p in model.named_parameters():
+        named.setdefault((p.ndim <= 1, factor(name)), []).append(p)
     groups = [
-        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": options.weight_decay},
-        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": parameters, "weight_decay": 0.0 if excluded else options.weight_decay, "factor": each}
+        for (excluded, each), parameters in sorted(named.items(), key=lambda item: item[0])
     ]
     if options.name == "lars":  # timm adapts just those groups that decay
         return Lars(groups, lr=options.lr, momentum=0.9)
@@ -175,7 +183,7 @@ class Loop:
         with self.bar:
             for step, batch in enumerate(batches(self.schedule.order(self.done)), self.done):
                 for group in self.optimizer.param_groups:
-                    group["lr"] = lr(step)
+                    group["lr"] = lr(step) * group["factor"]
                 yield step, batch
 
     def record(self, loss: Tensor, **details: float | Tensor) -> bool:

@@ -23,8 +23,9 @@ from stochcon.train.check import nothing_learned
 from stochcon.train.loop import Loop, Schedule, build_optimizer, cosine, derive_seed, launch, warmup_cosine
 from stochcon.train.objective import build_objective
 from stochcon.train.rebit import finish, relearn, store, successor
-from stochcon.views import make_views
+from stochcon.views import eval_view, make_views
 
+INITIAL_IMAGES = 256
 TIMED = 64  # images
 
 
@@ -83,6 +84,9 @@ def pretrain(
         model = Algorithm1(first).to(memory_format=torch.channels_last).to(fabric.device)
         if config.sync_batch_norm and world_size() > 1:
             synchronise_batch_norm(model)
+        if config.latent.initial_spread:
+            (some,) = images.batches([torch.arange(0, len(images), math.ceil(len(images) / INITIAL_IMAGES))])
+            model.initialise(eval_view(some.to(fabric.device), config.views))
         if config.compile:
             model.backbone.compile()
         network, optimizer = fabric.setup(model, build_optimizer(model, config.optimizer))
