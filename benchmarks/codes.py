@@ -4,10 +4,10 @@
 
 STOCHCON and SIMCLR are finished runs of one data set and one seed. `ours` are bits that `stochcon rebit` learns on the
 first one's h as the recipe says, and `simclr-head` those that it learns on the second one's: the fair rival. With
-`rebit.alone` both have the same network, and may be the same run; then `bernoulli-head` and `bernoulli-h` can be those of a run whose latent was there from the start
-(`--rebit.no-alone`). ITQ is the mean of five fits. The linear probe learns from LINEAR images at most. The scores of
-the seed are put into results/codes/summary.json, beside those of the others: {data set: {bits: {code: {measure: [a
-score a seed]}}}}.
+`rebit.alone` both have the same network, and may be the same run; then `bernoulli-head` and `bernoulli-h` can be those
+of a run whose latent was there from the start (`--rebit.no-alone`). ITQ is the mean of five fits. The linear probe
+learns from LINEAR images at most. The scores of the seed are put into results/codes/summary.json, beside those of the
+others: {data set: {bits: {code: {measure: [a score a seed]}}}}.
 """
 
 from __future__ import annotations
@@ -114,9 +114,7 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 32, 64, 128])
     parser.add_argument("--bernoulli", type=Path)
     options = parser.parse_args()
-    scores = compare(
-        options.recipe, options.stochcon, options.simclr, options.widths, options.split, options.bernoulli
-    )
+    scores = compare(options.recipe, options.stochcon, options.simclr, options.widths, options.split, options.bernoulli)
     OUT.mkdir(parents=True, exist_ok=True)
     seed = runs.read_config(options.simclr).seed
     name = f"{options.recipe}-{seed}{'' if options.split == 'test' else '-validation'}.json"

@@ -75,7 +75,7 @@ def test_whole_runs() -> None:
 
 def test_codes_dial_and_distances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stochcon, simclr = (write_run(tmp_path / kind, tiny(kind, 16, 120)) for kind in ("bernoulli", "deterministic"))
-    scores = codes.compare(stochcon, simclr, [8, 16], "validation")
+    scores = codes.compare("digits", stochcon, simclr, [8, 16], "validation")
     assert {"ours", "simclr-head", "simclr-itq", "pixels-pca-sign", "h"} < scores[8].keys() == scores[16].keys()
     monkeypatch.setattr(codes, "OUT", tmp_path / "results" / "codes")
     (tmp_path / "docs").mkdir()
