@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 PAIR := torch==2.14.1 torchvision==0.29.1
 INSTALL := $(BIN)/pip install --quiet $(PAIR) --editable
 
-.PHONY: demo test quick check docs bench clean
+.PHONY: demo test quick check docs bench gpu clean
 
 demo: .venv/installed
 	$(BIN)/stochcon demo
@@ -32,6 +32,9 @@ bench: .venv/installed-bench
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.whole
 	$(BIN)/python -m benchmarks.report
+
+gpu: .venv/installed-bench
+	$(BIN)/python -m benchmarks.gpu
 
 .venv/bin/pip:
 	$(PYTHON) -m venv .venv

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.measure import Program, Row, speeds, write
+from benchmarks.measure import DEVICE, Program, Row, speeds, write
 from benchmarks.ours import NETWORKS
 from stochcon.codes.packed import Codes
-from stochcon.config import Backbone, Config, Latent
+from stochcon.config import Backbone, Config, Latent, Views
 from stochcon.evaluation.features import extract
 from stochcon.method.backbones import folded
 from stochcon.method.model import StochCon
 from stochcon.views import eval_view
 
 
-def programs(backbone: Backbone, n: int) -> dict[str, Program]:
+def programs(backbone: Backbone, n: int, size: int = 32) -> dict[str, Program]:
     """Make both programs for one network and n images."""
-    config = Config(backbone=backbone, latent=Latent(dim=64))
-    model = StochCon(config).to(memory_format=torch.channels_last).eval()
+    config = Config(backbone=backbone, latent=Latent(dim=64), views=Views(global_size=size))
+    model = StochCon(config).to(memory_format=torch.channels_last).to(DEVICE).eval()
     network = model.backbone
     model.backbone = folded(network)  # as stochcon.load does
-    images = torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8)
-    ready = eval_view(images, config.views).contiguous(memory_format=torch.channels_last)
+    images = torch.randint(256, (n, 3, size, size), dtype=torch.uint8)
+    ready = eval_view(images.to(DEVICE), config.views).contiguous(memory_format=torch.channels_last)
     ids = [str(i) for i in range(n)]
 
     def encode() -> int:

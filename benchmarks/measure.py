@@ -19,6 +19,7 @@ from stochcon.program import compute_in_batches, keep_freed_memory
 
 RESULTS = Path(__file__).parents[1] / "results" / "performance"
 CORES = len(os.sched_getaffinity(0))
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 Row = dict[str, Any]
 Program = Callable[[], int]
 """Does a piece of work; returns how many images that was."""
@@ -33,15 +34,22 @@ def speeds(programs: dict[str, Program], seconds: float = 1.0, repeats: int = 5)
     keep_freed_memory()
     compute_in_batches()
     for program in programs.values():
-        program()
+        _whole(program)
     measured: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(repeats):
         for name, program in programs.items():
             images, start = 0, time.perf_counter()
             while (elapsed := time.perf_counter() - start) < seconds or not images:
-                images += program()
+                images += _whole(program)
             measured[name].append(images / elapsed)
     return {name: summary(values) for name, values in measured.items()}
+
+
+def _whole(program: Program) -> int:
+    images = program()
+    if DEVICE.type == "cuda":  # which is asked for work, and does it later
+        torch.cuda.synchronize()
+    return images
 
 
 def summary(values: list[float]) -> Row:
@@ -62,6 +70,7 @@ def machine() -> Row:
     return {
         "date": date.today().isoformat(),
         "processor": models[0] if models else platform.processor(),
+        "gpu": torch.cuda.get_device_name() if DEVICE.type == "cuda" else None,
         "cores": CORES,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
@@ -70,8 +79,9 @@ def machine() -> Row:
     }
 
 
-def write(name: str, measure: Callable[[], list[Row]], folder: Path = RESULTS) -> None:
+def write(name: str, measure: Callable[[], list[Row]], folder: Path | None = None) -> None:
     """Run a measurement and write its rows to NAME.json, with the load before and after."""
+    folder = folder or RESULTS
     before = os.getloadavg()[0]
     rows = measure()
     content = {"machine": machine() | {"load": [before, os.getloadavg()[0]]}, "rows": rows}

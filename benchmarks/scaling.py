@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +23,15 @@ from benchmarks.report import fill, table
 PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 
 
+def utilisation(folder: Path = RESULTS) -> float:
+    """Read which share of its peak a GPU reached in a step of ResNet-50 (`benchmarks.gpu`), or guess a tenth."""
+    file = folder / "gpu-steps-resnet50-224.json"
+    if not file.exists():
+        return 0.1
+    rows = [row for row in json.loads(file.read_text())["rows"] if row["views"] == "2 + 8"]
+    return next(row["share of the peak (%)"] for row in rows if row["program"] == "stochcon, SimCLR, compiled") / 100
+
+
 @dataclass(frozen=True)
 class Machine:
     """Assumptions, none of them measured here: data sheets of an H100 node, and guesses without any."""
@@ -34,8 +43,8 @@ class Machine:
     """CPU cores a GPU, for decoding."""
     flops: float = 989e12
     """Dense bf16 operations a second, by the data sheet."""
-    utilisation: float = 0.1
-    """The share of them that a ResNet reaches: batch norm and ReLU wait for memory. A guess."""
+    utilisation: float = field(default_factory=utilisation)
+    """The share of them that a ResNet reaches: batch norm and ReLU wait for memory. Measured, or a guess."""
     memory: float = 3.35e12 * 0.6
     """Bytes a second between a GPU and its memory: data sheet, times a guess of what is reached."""
     nvlink: float = 450e9 * 0.8
@@ -199,14 +208,14 @@ def predictions(decoded: float) -> dict[str, list[Row]]:
         ("a billion images, 1 epoch, batch 32768", BILLION, ("8 H100s", "64 H100s", "256 H100s")),
     ):
         for kind in machines:
-            for utilisation in (0.05, 0.1, 0.2):
-                machine = replace(MACHINES[kind], utilisation=utilisation)
+            for share in sorted({0.05, MACHINES[kind].utilisation, 0.2}):
+                machine = replace(MACHINES[kind], utilisation=share)
                 seconds, whole = step(job, machine, decoded), hours(job, machine, decoded)
                 runs.append(
                     {
                         "run": name,
                         "machine": kind,
-                        "utilisation": utilisation,
+                        "utilisation": share,
                         "images per second": _rounded(job.batch / total(seconds)),
                         "hours": _rounded(whole),
                         "dollars": _rounded(whole * machine.gpus * machine.dollars),

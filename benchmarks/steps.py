@@ -12,12 +12,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from benchmarks.measure import CORES, Program, Row, speeds, write
+from benchmarks.measure import CORES, DEVICE, Program, Row, speeds, write
 from benchmarks.ours import NETWORKS, Contender, OnReadyViews, Ours
 from benchmarks.peers import KorniaViews, LightlyLoss, lightly_loader
 from stochcon.config import Config, Latent, Views
 from stochcon.method.algorithm1 import Embeddings
 from stochcon.method.objective import multi_crop_info_nce
+
+EPOCH = 4
+"""Batches of an epoch of lightly's loader, at the end of which no worker has work left."""
 
 
 class Lightly(Contender):
@@ -25,11 +28,16 @@ class Lightly(Contender):
 
     def __init__(self, config: Config, images: Tensor, workers: int):
         super().__init__(config, images, channels_last=False)
-        self.loader = lightly_loader(images.repeat(4, 1, 1, 1), config.views, len(images), workers)
+        self.loader = lightly_loader(images.repeat(EPOCH, 1, 1, 1), config.views, len(images), workers)
         self.criterion = LightlyLoss(config.temperature)
 
     def epoch(self) -> int:
-        return sum(self.learn(self.criterion(self.model, views)) for views in self.loader)
+        return sum(map(self.step, self.loader))
+
+    def step(self, views: list[Tensor]) -> int:
+        with self.autocast():
+            value = self.criterion(self.model, [view.to(DEVICE, non_blocking=True) for view in views])
+        return self.learn(value)
 
 
 class Kornia(Contender):
@@ -37,30 +45,26 @@ class Kornia(Contender):
 
     def __init__(self, config: Config, images: Tensor):
         super().__init__(config, images)
-        self.make = KorniaViews(config.views)
+        self.make = KorniaViews(config.views).to(DEVICE)
 
     def step(self) -> int:
         top, bottom = self.make(self.images)
         x, x_prime = (top, bottom) if len(bottom) else top.split(1)
-        return self.learn(self.model(x, x_prime, 1.0, self.objective))
+        with self.autocast():
+            value = self.model(x, x_prime, 1.0, self.objective)
+        return self.learn(value)
 
     def objective(self, embeddings: Embeddings) -> Tensor:
         return multi_crop_info_nce(embeddings.v, embeddings.v_prime, self.config.temperature)
 
 
-def programs(network: str, local_views: int, batch: int, workers: int, compiled: bool) -> dict[str, Program]:
-    """Make every contender for one network and number of local views."""
+def programs(base: Config, workers: int, compiled: bool) -> dict[str, Program]:
+    """Make every contender for one network, batch, precision and set of views."""
 
     def config(kind: str, compile: bool = False) -> Config:
-        return Config(
-            backbone=NETWORKS[network][0],
-            views=Views(local_views=local_views),
-            latent=Latent(kind=kind, dim=64),
-            batch_size=batch,
-            compile=compile,
-        )
+        return base.model_copy(update={"latent": Latent(kind=kind, dim=64), "compile": compile})
 
-    images = torch.randint(256, (batch, 3, 32, 32), dtype=torch.uint8)
+    images = torch.randint(256, (base.batch_size, 3, base.data.size, base.data.size), dtype=torch.uint8)
     simclr, fused = config("deterministic"), config("deterministic", compile=True)
     plain: dict[str, Program] = {
         f"lightly: transform, {workers} workers, loss, plain loop": Lightly(simclr, images, workers).epoch,
@@ -89,10 +93,13 @@ def measure(
 ) -> list[Row]:
     """Measure 2 and 2 + 8 views of 32 and 16 pixels."""
     batch = batch or NETWORKS[network][1]
+    base = Config(backbone=NETWORKS[network][0], batch_size=batch)
     return [
         {"network": network, "batch": batch, "views": f"2 + {n}", "program": name, "images per second": speed}
         for n in (0, 8)
-        for name, speed in speeds(programs(network, n, batch, workers, compiled), seconds, repeats).items()
+        for name, speed in speeds(
+            programs(base.model_copy(update={"views": Views(local_views=n)}), workers, compiled), seconds, repeats
+        ).items()
     ]
 
 

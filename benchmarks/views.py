@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.measure import CORES, Program, Row, speeds, write
+from benchmarks.measure import CORES, DEVICE, Program, Row, speeds, write
 from benchmarks.peers import KorniaViews, lightly_loader
 from stochcon.config import Views
 from stochcon.views import make_views
@@ -16,7 +16,8 @@ SIZES = ((32, 32, 16, 256), (256, 224, 96, 16))
 def programs(canvas: int, large: int, small: int, batch: int, workers: int) -> dict[str, Program]:
     config = Views(global_size=large, local_size=small)
     images = torch.randint(256, (2 * batch, 3, canvas, canvas), dtype=torch.uint8)
-    loader, kornia = lightly_loader(images, config, batch, workers), KorniaViews(config)
+    loader, kornia = lightly_loader(images, config, batch, workers), KorniaViews(config).to(DEVICE)
+    images = images.to(DEVICE)
     return {
         # A whole epoch, so that no worker goes on when it is another's turn.
         f"lightly DINOTransform, {workers} workers": lambda: sum(len(views[0]) for views in loader),

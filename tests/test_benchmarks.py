@@ -3,14 +3,30 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from benchmarks import codes, dial, distances, encode, measure, memory, monitors, ours, report, steps, views, whole
+from benchmarks import (
+    codes,
+    dial,
+    distances,
+    encode,
+    gpu,
+    measure,
+    memory,
+    monitors,
+    ours,
+    report,
+    scaling,
+    steps,
+    views,
+    whole,
+)
 from benchmarks.peers import KorniaViews, lightly_loader
 from stochcon import atomic
-from stochcon.config import Backbone, Views
+from stochcon.config import Backbone, Config, Views
 from stochcon.evaluation.evaluate import evaluate
 from stochcon.views import make_views
 from tests.evaluation.examples import tiny
@@ -45,6 +61,40 @@ def test_the_peers_make_views_of_our_shapes_and_range() -> None:
 def test_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ours.NETWORKS, "toy", (Backbone(width=2), 2))
     assert positive(steps.measure("toy", workers=1, seconds=0.0, repeats=1, compiled=False)) == 14
+
+
+def test_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a toy size every measurement runs on a CPU too; one that is there is not made again."""
+    toy = gpu.Sizes(
+        (Backbone(width=2),), ((16, 8, 2),), large_batch=4, workers=1, seconds=0.0, repeats=1, compiled=False
+    )
+    for module in (gpu, measure):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
+    monkeypatch.setattr(gpu, "Sizes", lambda: toy)
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(gpu, "paper", lambda what, **settings: asked.append({"what": what, **settings}))
+    monkeypatch.setattr(scaling, "main", lambda: None)
+    monkeypatch.setattr("sys.argv", ["gpu", "--minutes=9"])
+    gpu.main()
+    names = [name for name, _ in gpu.measurements(toy)]
+    assert {path.stem for path in tmp_path.iterdir()} == {*names}
+    assert [positive(json.loads((tmp_path / f"{name}.json").read_text())["rows"]) for name in names] == [14, 2, 3, 2]
+    assert asked[0]["what"] == "table1" and asked[0]["tier"] == "gpu" and 0 < asked[0]["minutes"] <= 9
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    gpu.main()
+    assert written == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+
+
+def test_the_share_of_the_peak_is_guessed_until_it_is_measured(tmp_path: Path) -> None:
+    assert scaling.utilisation(tmp_path) == 0.1
+    row = {"views": "2 + 8", "program": "stochcon, SimCLR, compiled", "share of the peak (%)": 23.0}
+    atomic.write_json(tmp_path / "gpu-steps-resnet50-224.json", {"rows": [row | {"views": "2 + 0"}, row]})
+    assert scaling.utilisation(tmp_path) == 0.23
+
+
+def test_the_operations_of_a_step_are_three_times_those_of_its_forward_passes() -> None:
+    config = Config(backbone=Backbone(name="resnet50", stem="standard"), views=Views(global_size=224, local_views=0))
+    assert gpu.operations(config) == pytest.approx(3 * 2 * scaling.forward_flops("resnet50", 224))
 
 
 def test_encode(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
 from json import dumps
+from math import inf
 from pathlib import Path
 from textwrap import indent
 from typing import Annotated, Any, Literal
@@ -248,6 +249,7 @@ def paper(
     seeds: int = 5,
     data: Maybe[str] = None,
     jobs: int = 1,
+    minutes: float = inf,
     redraw: Flag = False,
     dry_run: Flag = False,
 ) -> None:
@@ -259,11 +261,12 @@ def paper(
         seeds: How many of the central models' runs; of all others at most three.
         data: Only this data set; by default those that the tier has for the figure.
         jobs: Runs at a time, each with one thread if more than one.
+        minutes: No run begins later than so many minutes from now.
         redraw: Run nothing: pictures and tables from the results that are there.
         dry_run: Only print what would run.
     """
     with computing("the same command again goes on"):
-        stochcon.paper(what, tier, seeds, data, jobs, redraw, dry_run)
+        stochcon.paper(what, tier, seeds, data, jobs, minutes, redraw, dry_run)
 
 
 def demo(

@@ -1,6 +1,7 @@
 """Run a grid of cells that stops and resumes anywhere: one JSON file a cell, and nothing is done twice."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -68,9 +69,10 @@ def run(cell: Cell, command: str) -> None:
         atomic.write_json(cell.path, record)
 
 
-def run_grid(cells: Sequence[Cell], jobs: int, command: str) -> None:
+def run_grid(cells: Sequence[Cell], jobs: int, command: str, minutes: float = math.inf) -> None:
     """Run the cells that have not run yet, seed by seed; `command` is what their files say about how to repeat it.
 
+    None begins after so many minutes.
     Cells that start from one pretraining are one job. Of several jobs at a time each has one thread. If a cell has
     run with another recipe, nothing runs, and ValueError says so.
     """
@@ -79,7 +81,7 @@ def run_grid(cells: Sequence[Cell], jobs: int, command: str) -> None:
     for cell in sorted(todo, key=lambda cell: cell.config.seed):
         groups.setdefault(cell.config, []).append(cell)
     began = time.time(), sum(cell.work() for cell in todo)
-    job = partial(_run_group, grid=cells, began=began, command=command)
+    job = partial(_run_group, grid=cells, began=began, command=command, end=time.time() + 60 * minutes)
     if jobs == 1:
         list(map(job, groups.values()))
         return
@@ -87,10 +89,12 @@ def run_grid(cells: Sequence[Cell], jobs: int, command: str) -> None:
         list(pool.map(job, groups.values()))  # cancels what waits if one fails
 
 
-def _run_group(cells: list[Cell], grid: Sequence[Cell], began: tuple[float, float], command: str) -> None:
+def _run_group(cells: list[Cell], grid: Sequence[Cell], began: tuple[float, float], command: str, end: float) -> None:
     """Run the cells of one pretraining; say after each what came of it and how far the whole grid is."""
     start, whole = began  # when the grid began, and how much work it had then
     for cell in cells:
+        if time.time() > end:
+            return
         run(cell, command)
         left = [other for other in grid if not other.path.exists()]
         remaining = sum(other.work() for other in left)

@@ -1,6 +1,7 @@
 """The command `stochcon paper`: runs, pictures, and the tables of a page."""
 
 import json
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ def paper(
     seeds: int = 5,
     data: str | None = None,
     jobs: int = 1,
+    minutes: float = math.inf,
     redraw: bool = False,
     dry_run: bool = False,
 ) -> None:
@@ -43,6 +45,7 @@ def paper(
         seeds: How many seeds of the central models, at least 1; all others have at most three.
         data: Only this data set; by default those that the tier has for the figure.
         jobs: How many runs at a time, at least 1; each has one thread if there are several.
+        minutes: No run begins later than so many minutes from now.
         redraw: Run nothing; make pictures and tables from the results that are there.
         dry_run: Only print what would run.
 
@@ -75,7 +78,7 @@ def paper(
     if not redraw:
         of_tier = "" if tier == "cpu" else f" --tier {tier}"
         command = f"stochcon paper {what}{of_tier}{f' --data {data}' if data else ''} --seeds {seeds}"
-        run_grid(list(dict.fromkeys(cell for grid in cells.values() for cell in grid)), jobs, command)
+        run_grid(list(dict.fromkeys(cell for grid in cells.values() for cell in grid)), jobs, command, minutes)
     _publish(plans, names)
 
 

@@ -236,6 +236,26 @@ TIERS: dict[str, dict[str, Plan]] = {
             crop=(0.6, 1.0),
         ),
     },
+    "gpu": {  # ten minutes of an H100 by a guess: it has not run
+        "fashion-mnist-gpu": replace(
+            PHOTOGRAPHS,
+            config=_small("fashion-mnist", 10).model_copy(
+                update={
+                    "recipe": "gpu-fashion-mnist",
+                    "data": Data(name="fashion-mnist", size=28, channels=1),
+                    "backbone": Backbone(name="resnet18"),
+                    "batch_size": 512,
+                    "precision": "bf16-mixed",
+                }
+            ),
+            images=55_000,
+            models=(bernoulli(), gaussian(), SIMCLR),
+            full=512,
+            lengths={1.0: (10,), 0.1: (60,), 0.01: (200,)},
+            batch_size=256,
+            crop=(0.6, 1.0),
+        ),
+    },
     "paper": {
         "cifar10": CIFAR10,
         "imagenet-resnet50": _imagenet("resnet50"),
