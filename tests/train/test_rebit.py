@@ -60,6 +60,13 @@ def test_pretraining_may_end_with_it(kind: str, tmp_path: Path) -> None:
     torch.testing.assert_close(ends[0], ends[1], msg="the same h, seed and steps give the same bits")
 
 
+def test_bits_that_are_learned_alone_are_those_that_rebit_gives_to_simclr(simclr: Path, tmp_path: Path) -> None:
+    config = rebit_config(simclr, **SHORT, **{"latent.dim": 12, "rebit.alone": True})
+    whole = stochcon.pretrain(config, tmp_path / "whole", progress=False)
+    later = rebit(simclr, tmp_path / "later", config, progress=False)
+    assert (whole / runs.MODEL).read_bytes() == (later / runs.MODEL).read_bytes()
+
+
 def test_the_verb_starts_from_the_configuration_of_the_run(
     simclr: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
