@@ -230,7 +230,7 @@ def test_classify_says_what_each_score_is_of(run: Path, capsys: pytest.CaptureFi
     test = json.loads((run / "classify-frozen-1.0.json").read_text())["test"]
     assert title == "frozen, 64 labels, 1 epochs, on test images"
     cells = [[cell.strip() for cell in row.split("│")[1:-1]] for row in (head, *rows)]
-    assert [row[0] for row in cells] == ["score", "top1", "bits", "h"]
+    assert [row[0] for row in cells] == ["score", "top1", "mean", "bits", "h"]
     assert [row[2] for row in cells] == ["top-1 (%)", *(f"{test[row[0]]:.1f}" for row in cells[1:])]
     assert max(map(len, rows)) < 80
 
