@@ -223,8 +223,8 @@ class Config(Frozen):
         if self.latent.projection == "identity" and (self.latent.logit_scale or self.rebit.steps):
             field = "rebit.steps" if self.rebit.steps else "latent.logit_scale"
             raise ValueError(f"{field} needs --latent.projection linear")
-        if self.latent.dim is not None and self.latent.dim > 65536:
-            raise ValueError(f"latent.dim is {self.latent.dim}; at most 65536 bits make sense")
+        if self.latent.dim is not None and self.latent.dim > 65535:
+            raise ValueError(f"latent.dim is {self.latent.dim}; at most 65535 bits make sense")
         return self
 
 
