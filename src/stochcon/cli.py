@@ -33,10 +33,10 @@ from stochcon.pretrain_verb import (
 from stochcon.program import computing, only_json, say_once
 
 READINGS = {
-    "top1": "what it learned from: a sample of bits, a Gaussian's mean, or h where there is no latent",
-    "mean": "the probabilities of the bits in place of a sample",
-    "bits": "the stored bits in place of a sample",
-    "h": "h, by a second head; the network learned through the latent alone (compare --mode finetune-h)",
+    "top1": "as it learned: a sample of bits, a mean, or h",
+    "mean": "the probabilities of the bits",
+    "bits": "the stored bits",
+    "h": "h, by a second head that leaves the network be",
 }
 """The head of `classify` reads this for each of its scores, in the order of the table."""
 

@@ -59,7 +59,7 @@ def fashion_mnist() -> Config:
     """Fashion-MNIST, all 60,000 training images of 28 x 28: 256 bits.
 
     stochcon pretrain fashion-mnist
-    14 to 26 minutes of one core. Test, after 15 epochs, 2 seeds, 2026-11-24: kNN 80.5, mAP 58.2 on the bits.
+    14 minutes of one core. Test, 3 seeds, 2026-11-24: kNN 82.6, mAP 55.6 on the bits.
     """
     return Config(
         recipe="fashion-mnist",

@@ -28,7 +28,7 @@ WHOLE_IMAGES = {"global_scale": (1, 1), "ratio": (1, 1), "jitter": 0, "blur": (0
 FAILING: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "no augmentation": ({"views": WHOLE_IMAGES}, "too easy", "pixels alone", "--views.global-scale 0.4 1"),
     "decorrelation without scale": (
-        {"latent.logit_scale": 0, "latent.decorrelation": 1},
+        {"latent.logit_scale": 0, "latent.decorrelation": 1, "latent.initial_spread": 0},
         "collapsed",
         "the loss is at log(2N - 1) = 4.84",
         "--latent.logit-scale 4 and a --latent.decorrelation of at most 0.05",
