@@ -84,7 +84,7 @@ def test_a_recipe_that_changed_is_refused_before_anything_runs(
     ("what", "options", "message"),
     [
         ("figure9", {}, "figure9"),
-        ("table1", {"tier": "huge"}, "there are cpu, paper"),
+        ("table1", {"tier": "huge"}, "there are cpu, gpu, paper"),
         ("table1", {"data": "mnist"}, "it has photographs, fashion-mnist"),
         ("table1", {"seeds": 0}, "at least 1"),
         ("table1", {"jobs": 0}, "at least 1"),
